@@ -1,0 +1,88 @@
+/* The link: frames and transfers on any byte stream. Depends on nothing.
+ *
+ * A frame is COBS(type u8 | transfer u8 | chunk u16 | payload | CRC-16) 0x00, at most 254 bytes before COBS, so that
+ * COBS always costs one byte and a frame 8 bytes on top of its payload. CRC-16 is XMODEM's polynomial 0x1021 started
+ * at 0xFFFF, over everything before it; integers are little-endian, the CRC too. Version: PROTOCOL_VERSION. */
+#ifndef LINK_H
+#define LINK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Largest payload this node accepts and sends, 72 to 248 bytes; costs 2 * (LINK_MTU + 8) bytes of RAM. */
+#ifndef LINK_MTU
+#define LINK_MTU 72
+#endif
+/* Chunks in flight, 1 to 16. */
+#ifndef LINK_WINDOW
+#define LINK_WINDOW 8
+#endif
+
+#define LINK_OVERHEAD 8
+#define LINK_FRAME_MAX (LINK_MTU + LINK_OVERHEAD)
+
+struct link_frame {
+    uint8_t type, transfer;
+    uint16_t chunk;
+    const uint8_t *payload; /* inside the decoder's buffer: valid until the next byte is fed */
+    uint8_t length;
+};
+
+/// Frames ///
+
+struct link_decoder {
+    uint8_t buffer[LINK_MTU + 6];
+    uint8_t length;   /* decoded bytes so far */
+    uint8_t block;    /* bytes left in the COBS block */
+    bool zero_due;    /* a zero follows the block */
+    bool bad;         /* this frame is already lost; wait for the delimiter */
+    uint16_t rejected; /* frames dropped: too long, bad COBS or bad CRC; wraps */
+};
+
+void link_decoder_reset(struct link_decoder *decoder);
+/* Feed one byte; true when a whole, valid frame is in `frame`. */
+bool link_decode(struct link_decoder *decoder, uint8_t byte, struct link_frame *frame);
+/* Encode into out[LINK_FRAME_MAX]; returns the bytes to send, the delimiter included. length <= LINK_MTU. */
+uint8_t link_encode(uint8_t *out, uint8_t type, uint8_t transfer, uint16_t chunk, const uint8_t *payload,
+                    uint8_t length);
+
+/// Transfers: a blob in chunks of LINK_MTU, the last one shorter ///
+
+struct link_incoming {
+    uint32_t size, crc; /* as announced */
+    uint16_t next;      /* first chunk still missing */
+    uint16_t map;       /* bit i: chunk next + 1 + i is here */
+    uint8_t id;
+    bool open;
+};
+
+struct link_outgoing {
+    uint32_t size;
+    uint16_t next;   /* first chunk not acknowledged */
+    uint16_t fresh;  /* first chunk never sent */
+    uint16_t serial; /* counts chunks sent */
+    uint16_t sent[LINK_WINDOW]; /* serial of the last sending of chunk c, at c % LINK_WINDOW */
+    uint16_t due;    /* bit i: chunk next + i must be sent (again) */
+    uint8_t id;
+    bool open;
+};
+
+void link_incoming_begin(struct link_incoming *in, uint8_t id, uint32_t size, uint32_t crc);
+/* Where a chunk's payload belongs: its offset, or UINT32_MAX if it is not wanted (duplicate, out of window, wrong
+ * length). Marks it as received. */
+uint32_t link_incoming_accept(struct link_incoming *in, uint16_t chunk, uint8_t length);
+bool link_incoming_complete(const struct link_incoming *in);
+
+void link_outgoing_begin(struct link_outgoing *out, uint8_t id, uint32_t size);
+/* An acknowledgement arrived. A chunk in flight is lost if one sent after it has arrived (the wire keeps order);
+ * `stalled` says that nothing has come for a while: everything in flight is due again. */
+void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint16_t map, bool stalled);
+/* The next chunk to send and its place: false if there is none now. */
+bool link_outgoing_next(struct link_outgoing *out, uint16_t *chunk, uint32_t *offset, uint8_t *length);
+
+/// Checksums ///
+
+uint16_t link_crc16(uint16_t crc, const uint8_t *data, uint16_t length); /* start with 0xFFFF */
+uint32_t link_crc32(uint32_t crc, const uint8_t *data, uint32_t length); /* zlib's: start with 0 */
+
+#endif
