@@ -226,6 +226,7 @@ class Begin(Message):
 
     type = FrameType.BEGIN
     kind: u8
+    payload: u8  # bytes of a chunk, at most the node's mtu; smaller where the wire is bad
     round: u16
     size: u32
     crc: u32
@@ -254,6 +255,7 @@ class Fetch(Message):
     type = FrameType.FETCH
     round: u16
     encoding: u8
+    payload: u8  # bytes of a chunk, as in BEGIN
 
 
 @dataclass(frozen=True)

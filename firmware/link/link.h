@@ -43,16 +43,16 @@ void link_decoder_reset(struct link_decoder *decoder);
 /* Feed one byte; true when a whole, valid frame is in `frame`. */
 bool link_decode(struct link_decoder *decoder, uint8_t byte, struct link_frame *frame);
 /* Encode into out[LINK_FRAME_MAX]; returns the bytes to send, the delimiter included. length <= LINK_MTU. */
-uint8_t link_encode(uint8_t *out, uint8_t type, uint8_t transfer, uint16_t chunk, const uint8_t *payload,
-                    uint8_t length);
+uint16_t link_encode(uint8_t *out, uint8_t type, uint8_t transfer, uint16_t chunk, const uint8_t *payload,
+                     uint8_t length);
 
-/// Transfers: a blob in chunks of LINK_MTU, the last one shorter ///
+/// Transfers: a blob in chunks of `payload` bytes, as BEGIN or FETCH says, the last one shorter ///
 
 struct link_incoming {
     uint32_t size, crc; /* as announced */
     uint16_t next;      /* first chunk still missing */
     uint16_t map;       /* bit i: chunk next + 1 + i is here */
-    uint8_t id;
+    uint8_t id, payload;
     bool open;
 };
 
@@ -63,19 +63,23 @@ struct link_outgoing {
     uint16_t serial; /* counts chunks sent */
     uint16_t sent[LINK_WINDOW]; /* serial of the last sending of chunk c, at c % LINK_WINDOW */
     uint16_t due;    /* bit i: chunk next + i must be sent (again) */
-    uint8_t id;
+    uint8_t id, payload;
     bool open;
+    bool flowing;    /* acknowledged at least once: until then nothing is sent */
 };
 
-void link_incoming_begin(struct link_incoming *in, uint8_t id, uint32_t size, uint32_t crc);
+/* False, and not open, if payload is 0 or above LINK_MTU, or the size needs more than 65535 chunks. */
+bool link_incoming_begin(struct link_incoming *in, uint8_t id, uint8_t payload, uint32_t size, uint32_t crc);
 /* Where a chunk's payload belongs: its offset, or UINT32_MAX if it is not wanted (duplicate, out of window, wrong
  * length). Marks it as received. */
 uint32_t link_incoming_accept(struct link_incoming *in, uint16_t chunk, uint8_t length);
 bool link_incoming_complete(const struct link_incoming *in);
 
-void link_outgoing_begin(struct link_outgoing *out, uint8_t id, uint32_t size);
+/* False as above. Nothing is sent before the first acknowledgement. */
+bool link_outgoing_begin(struct link_outgoing *out, uint8_t id, uint8_t payload, uint32_t size);
 /* An acknowledgement arrived. A chunk in flight is lost if one sent after it has arrived (the wire keeps order);
- * `stalled` says that nothing has come for a while: everything in flight is due again. */
+ * `stalled` says that nothing has come for a while: everything in flight is due again. What makes no sense (from
+ * an untrusted wire) or is out of date changes nothing. */
 void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint16_t map, bool stalled);
 /* The next chunk to send and its place: false if there is none now. */
 bool link_outgoing_next(struct link_outgoing *out, uint16_t *chunk, uint32_t *offset, uint8_t *length);

@@ -1,0 +1,140 @@
+#include "link.h"
+
+#include <string.h>
+
+#define CHUNKS_MAX 65535UL
+#define MAP_BITS 16
+
+static bool valid(uint8_t payload, uint32_t size)
+{
+    return payload != 0 && payload <= LINK_MTU && size <= CHUNKS_MAX * payload;
+}
+
+/* Bytes of the chunk that starts at `offset` < size. */
+static uint8_t chunk_length(uint32_t size, uint8_t payload, uint32_t offset)
+{
+    const uint32_t left = size - offset;
+    return left < payload ? (uint8_t)left : payload;
+}
+
+/// Receiving ///
+
+bool link_incoming_begin(struct link_incoming *in, uint8_t id, uint8_t payload, uint32_t size, uint32_t crc)
+{
+    memset(in, 0, sizeof *in);
+    in->id = id;
+    in->payload = payload;
+    in->size = size;
+    in->crc = crc;
+    in->open = valid(payload, size);
+    return in->open;
+}
+
+uint32_t link_incoming_accept(struct link_incoming *in, uint16_t chunk, uint8_t length)
+{
+    const uint32_t offset = (uint32_t)chunk * in->payload;
+    if (!in->open || chunk < in->next || offset >= in->size || length != chunk_length(in->size, in->payload, offset)) {
+        return UINT32_MAX;
+    }
+    const uint16_t ahead = (uint16_t)(chunk - in->next);
+    if (ahead == 0) {
+        bool here;
+        do {
+            here = (in->map & 1U) != 0;
+            in->map >>= 1;
+            in->next++;
+        } while (here);
+        return offset;
+    }
+    if (ahead > MAP_BITS) {
+        return UINT32_MAX;
+    }
+    const uint16_t bit = (uint16_t)(1U << (ahead - 1));
+    if (in->map & bit) {
+        return UINT32_MAX;
+    }
+    in->map |= bit;
+    return offset;
+}
+
+bool link_incoming_complete(const struct link_incoming *in)
+{
+    return in->open && (uint32_t)in->next * in->payload >= in->size;
+}
+
+/// Sending ///
+
+bool link_outgoing_begin(struct link_outgoing *out, uint8_t id, uint8_t payload, uint32_t size)
+{
+    memset(out, 0, sizeof *out);
+    out->id = id;
+    out->payload = payload;
+    out->size = size;
+    out->open = valid(payload, size);
+    return out->open;
+}
+
+/* Serials wrap, so "later" is the shorter way round. */
+static bool later(uint16_t a, uint16_t b)
+{
+    return (uint16_t)(a - b) - 1U < 0x7FFFU;
+}
+
+void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint16_t map, bool stalled)
+{
+    if (!out->open || next < out->next || next > out->fresh) {
+        return;
+    }
+    /* Bit i: chunk next + i has arrived; only chunks in flight can have. */
+    const uint32_t arrived = (uint32_t)map << 1;
+    const uint16_t flight = (uint16_t)(out->fresh - next);
+    if (arrived >> flight != 0) {
+        return;
+    }
+    bool any = false;
+    uint16_t newest = 0;
+    for (uint16_t chunk = out->next; chunk != out->fresh; chunk++) {
+        const uint16_t serial = out->sent[chunk % LINK_WINDOW];
+        const bool here = chunk < next || ((arrived >> (chunk - next)) & 1U) != 0;
+        if (here && (!any || later(serial, newest))) {
+            newest = serial;
+            any = true;
+        }
+    }
+    out->due = (uint16_t)((uint32_t)out->due >> (next - out->next));
+    out->next = next;
+    out->flowing = true;
+    for (uint16_t i = 0; i < flight; i++) {
+        const uint16_t bit = (uint16_t)(1U << i);
+        if ((arrived >> i) & 1U) {
+            out->due &= (uint16_t)~bit;
+        } else if (stalled || (any && later(newest, out->sent[(uint16_t)(next + i) % LINK_WINDOW]))) {
+            out->due |= bit;
+        }
+    }
+}
+
+bool link_outgoing_next(struct link_outgoing *out, uint16_t *chunk, uint32_t *offset, uint8_t *length)
+{
+    if (!out->open || !out->flowing) {
+        return false;
+    }
+    uint16_t pick = out->fresh;
+    if (out->due != 0) {
+        uint8_t i = 0;
+        while (((out->due >> i) & 1U) == 0) {
+            i++;
+        }
+        out->due &= (uint16_t)~(1U << i);
+        pick = (uint16_t)(out->next + i);
+    } else if ((uint16_t)(out->fresh - out->next) < LINK_WINDOW && (uint32_t)out->fresh * out->payload < out->size) {
+        out->fresh++;
+    } else {
+        return false;
+    }
+    out->sent[pick % LINK_WINDOW] = out->serial++;
+    *chunk = pick;
+    *offset = (uint32_t)pick * out->payload;
+    *length = chunk_length(out->size, out->payload, *offset);
+    return true;
+}
