@@ -1,0 +1,267 @@
+"""The federation file: everything a run depends on, validated.
+
+`load` turns a TOML file into a Federation or raises FederationError with the file, the line, what was found and what
+was expected. The models are closed (`extra="forbid"`) and strict: 8 is not "8".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from .errors import FederationError
+from .federation_errors import FILE_NAME, TIER_NAME, UNIQUE_ID, At, explain, syntax_error
+
+if TYPE_CHECKING:
+    from codegen.planner import Training as PlanTraining
+    from codegen.tiers import Tier
+
+MAX_NODES = 10_000
+MAX_FILE = 1 << 20  # bytes; a federation file is a page, and anything larger is not one
+
+Name = Annotated[str, Field(pattern=FILE_NAME)]
+TierName = Annotated[str, Field(pattern=TIER_NAME)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node that the run expects; `uid` is None if any unclaimed node of that board will do."""
+
+    name: str
+    board: str
+    uid: str | None
+
+
+class Table(BaseModel):
+    """Base of every table of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _width(value: Any) -> Any:
+    numbers = value if isinstance(value, list) else [value]
+    if not numbers or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+        raise ValueError(f"is {value!r}; expected a width in (0, 1] or a list of channel counts")
+    if isinstance(value, list) and any(not isinstance(n, int) or n < 1 for n in numbers):
+        raise ValueError(f"is {value!r}; expected whole channel counts, at least 1 each")
+    if not isinstance(value, list) and not 0 < value <= 1:
+        raise ValueError(f"is {value!r}; expected a width in (0, 1], or a list of channel counts")
+    return value
+
+
+Width = Annotated[float | tuple[int, ...], BeforeValidator(_width)]
+
+
+class Model(Table):
+    """`[model]`: the global model."""
+
+    path: Annotated[str, Field(min_length=1)]
+    trainable: tuple[str, ...] | None = None
+
+
+class Data(Table):
+    """`[data]`: the samples, and how they are dealt out."""
+
+    path: Annotated[str, Field(min_length=1)]
+    samples_per_node: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    split: Literal["iid", "dirichlet", "shards"] = "iid"
+    alpha: Positive = 0.3  # of dirichlet: the smaller, the more uneven
+    classes_per_node: Annotated[int, Field(ge=1, le=65_535)] = 2  # of shards
+    range: tuple[float, float] = (0.0, 1.0)  # what 8-bit 0 and 255 mean to the model
+
+    @field_validator("range")
+    @classmethod
+    def _rising(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not -1e30 < value[0] < value[1] < 1e30:
+            raise ValueError(f"is {list(value)}; expected two finite numbers, the lower first")
+        return value
+
+
+class Training(Table):
+    """`[training]`: what each node does with its samples."""
+
+    rounds: Annotated[int, Field(ge=1, le=65_535)] = 10
+    epochs: Annotated[int, Field(ge=1, le=255)] = 1
+    batch: Annotated[int, Field(ge=1, le=255)] = 8
+    learning_rate: Positive = 0.1
+    learning_rate_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # factor a round
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    nested: bool = True
+    logit_adjustment: bool = True
+
+    def rate(self, round_number: int) -> float:
+        """Return the learning rate of a round, counted from 1."""
+        return self.learning_rate * self.learning_rate_decay ** (round_number - 1)
+
+
+class Aggregation(Table):
+    """`[aggregation]`: how updates become one model."""
+
+    method: Literal["substructure"] = "substructure"
+    select: Literal["prefix", "rolling", "importance"] = "prefix"
+    min_nodes: Annotated[int, Field(ge=1, le=MAX_NODES)] = 1
+
+
+class Link(Table):
+    """`[link]`: how updates travel."""
+
+    encoding: Literal["auto", "weights", "delta_f32", "delta_q8"] = "auto"
+
+
+def _known_board(board: str) -> str:
+    import boards
+
+    try:
+        boards.load(board)
+    except boards.BoardError as error:
+        raise ValueError(str(error)) from error
+    return board
+
+
+class Nodes(Table):
+    """`[[nodes]]`: a node, or `count` of them on the same kind of board."""
+
+    board: Annotated[str, AfterValidator(_known_board)]
+    count: Annotated[int, Field(ge=1, le=MAX_NODES)] = 1
+    name: Name | None = None
+    uid: Annotated[str, Field(pattern=UNIQUE_ID)] | None = None
+
+    @model_validator(mode="after")
+    def _one_uid(self) -> Self:
+        if self.uid is not None and self.count > 1:
+            raise ValueError(f"has a uid and count = {self.count}; a uid names one board, so leave out count")
+        return self
+
+
+class Federation(Table):
+    """A whole federation file. `directory` is where its relative paths start."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    model: Model
+    tiers: dict[TierName, Width] = {"expanded": 1.0, "base": 0.5, "compact": 0.25, "micro": 0.125}
+    data: Data
+    training: Training = Training()
+    aggregation: Aggregation = Aggregation()
+    link: Link = Link()
+    entries: Annotated[tuple[Nodes, ...], Field(alias="nodes", min_length=1)]
+
+    _directory: Path = PrivateAttr(default=Path())
+
+    @field_validator("tiers")
+    @classmethod
+    def _some_tiers(cls, value: dict[str, float | tuple[int, ...]]) -> dict[str, float | tuple[int, ...]]:
+        if not value:
+            raise ValueError("is empty; expected at least one tier, such as expanded = 1.0")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        seen: set[str] = set()
+        for index, spec in self._expand():
+            for kind, value in (("name", spec.name), ("uid", spec.uid)):
+                if value in seen:
+                    raise At(("nodes", index, kind), f"is {value!r}, as of another node; expected each {kind} once")
+                seen.update([value] if value else [])
+        least, most = self.aggregation.min_nodes, len(self.nodes())
+        if least > most:
+            raise At(("aggregation", "min_nodes"), f"is {least}; expected at most {most}, the number of nodes")
+        return self
+
+    def nodes(self) -> list[NodeSpec]:
+        """Return the nodes in file order, counts expanded: `count = 2` of esp32dev is esp32dev-1 and esp32dev-2."""
+        return [spec for _, spec in self._expand()]
+
+    def _expand(self) -> Iterator[tuple[int, NodeSpec]]:
+        used: Counter[str] = Counter()
+        for index, entry in enumerate(self.entries):
+            stem = entry.name or entry.board
+            for _ in range(entry.count):
+                used[stem] += 1
+                name = stem if entry.name and entry.count == 1 else f"{stem}-{used[stem]}"
+                yield index, NodeSpec(name, entry.board, entry.uid.lower() if entry.uid else None)
+
+    @property
+    def directory(self) -> Path:
+        """The folder of the federation file."""
+        return self._directory
+
+    @property
+    def model_path(self) -> Path:
+        """The model file, resolved against the federation file's folder."""
+        return self._directory / self.model.path
+
+    @property
+    def data_path(self) -> Path:
+        """The data set, resolved against the federation file's folder."""
+        return self._directory / self.data.path
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, as hex, of the file's meaning: layout, comments and defaults written out do not change it."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def tier_list(self) -> list[Tier]:
+        """Return the tiers as codegen takes them, in file order."""
+        from codegen.tiers import Tier
+
+        return [
+            Tier(name, None, width) if isinstance(width, tuple) else Tier(name, width, None)
+            for name, width in self.tiers.items()
+        ]
+
+    def plan_settings(self) -> PlanTraining:
+        """Return what of this file decides what a node's memory must hold."""
+        from codegen.planner import Training as PlanTraining
+
+        training = self.training
+        return PlanTraining(training.batch, training.momentum, training.nested, self.link.encoding)
+
+
+def load(path: Path) -> Federation:
+    """Return the federation that a TOML file describes; raises FederationError naming the line at fault."""
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise FederationError(f"{path}: {path.stat().st_size} bytes; a federation file has at most {MAX_FILE}")
+        source = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+    except OSError as error:
+        raise FederationError(f"{path}: {error.strerror}; expected a federation file (--federation FILE)") from error
+    except UnicodeDecodeError as error:
+        raise FederationError(f"{path}: not UTF-8 text (byte {error.start}); expected a TOML file") from error
+    try:
+        document = tomllib.loads(source)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise FederationError(syntax_error(path, error)) from error
+    return parse(document, source, path)
+
+
+def parse(document: dict[str, Any], source: str, path: Path) -> Federation:
+    """Return the federation in a TOML `document`; `source` and `path` are for naming the line of an error."""
+    try:
+        # Through JSON, strict mode takes TOML's arrays for tuples and still no "8" for 8. No key takes a date.
+        text = json.dumps(document, default=lambda date: [str(date)])
+        federation = Federation.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise FederationError(explain(error, Federation, source, path)) from error
+    federation._directory = path.parent
+    return federation
