@@ -1,0 +1,155 @@
+"""What happens in a run, as plain values, for the live table, the journal and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+Stage = Literal["connecting", "idle", "sending", "training", "fetching", "done", "lost"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True)
+class RunStarted(Event):
+    """A run begins, or goes on after `after_round` (0: from the start)."""
+
+    name: str
+    federation: str  # hash of all that the run depends on
+    rounds: int
+    nodes: tuple[str, ...]
+    after_round: int = 0
+
+
+@dataclass(frozen=True)
+class NodeConnected(Event):
+    """A node answered HELLO and is what the plan expects."""
+
+    node: str
+    board: str
+    tier: str
+    uid: str  # 16 hexadecimal digits
+    port: str
+    samples: int
+    batch: int
+    encoding: str
+    model: str  # hash of the sub-model, 8 hexadecimal digits
+    firmware: str
+
+
+@dataclass(frozen=True)
+class NodeMissing(Event):
+    """The federation file lists a node that no port answers for; the run goes on without it."""
+
+    node: str
+    board: str
+
+
+@dataclass(frozen=True)
+class NodeLog(Event):
+    """A line that a board wrote for people."""
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True)
+class RoundStarted(Event):
+    """Orders go out to the nodes."""
+
+    round: int
+    nodes: tuple[str, ...]
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class NodeProgress(Event):
+    """Where a node is in its round. `done` of `total` are bytes while sending and fetching, samples while training; the
+    link's figures count from the beginning of the run, goodput in bytes a second. Not journaled."""
+
+    node: str
+    round: int
+    stage: Stage
+    done: int = 0
+    total: int = 0
+    loss: float | None = None
+    goodput: float = 0.0
+    retransmissions: int = 0
+
+
+@dataclass(frozen=True)
+class NodeTraffic(Event):
+    """What a node's part of one round cost on the wire, whether it answered or not."""
+
+    node: str
+    round: int
+    bytes_down: int
+    bytes_up: int
+    retransmissions: int
+    frames_rejected: int
+
+
+@dataclass(frozen=True)
+class NodeAnswered(Event):
+    """A valid update has arrived."""
+
+    node: str
+    round: int
+    samples: int
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NodeFailed(Event):
+    """A node gives nothing in this round; `reason` is a sentence."""
+
+    node: str
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class RoundAggregated(Event):
+    """A round is over. `aggregated` is false if too few answered; `reason` then says so and the weights stay."""
+
+    round: int
+    answered: tuple[str, ...]
+    aggregated: bool
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CheckpointWritten(Event):
+    """The global weights after a round are on the disk. `sha256` is the file's, `weights_sha256` the tensors'."""
+
+    round: int
+    file: str
+    sha256: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Evaluated(Event):
+    """Accuracy (0 to 1) of every tier's slice of the global model on the test images; round 0 is the initial model."""
+
+    round: int
+    accuracy: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunEnded(Event):
+    """All rounds are done and the files are written."""
+
+    rounds: int
+    seconds: float
+    weights_sha256: str
+
+
+Observer = Callable[[Event], None]

@@ -1,0 +1,190 @@
+"""What a run has done, kept so that nothing journaled can be lost: journal.jsonl and one checkpoint a round.
+
+A line is written only after what it tells is true on the disk, then flushed and synced. A checkpoint is written to a
+temporary file, synced, renamed, its folder synced; only then does the journal name it with its SHA-256. After a crash
+at any instruction the last line may be torn (it is dropped) and a checkpoint may be unnamed (it is overwritten).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import io
+import json
+import os
+import re
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from coordinator.errors import RunFileError
+from coordinator.events import CheckpointWritten, Event, NodeProgress
+
+Line = dict[str, Any]
+
+
+class JournalError(RunFileError):
+    """A run directory that cannot be used; the message says which, and what to type."""
+
+
+class Journal:
+    """The journal of one run directory, locked while it is open. Use as a context manager."""
+
+    def __init__(self, folder: Path, resume: bool = False) -> None:
+        """Open or create `folder`; an existing journal is an error unless `resume`."""
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "journal.jsonl"
+        self._lock = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise JournalError(f"{folder}: another coordinator is using this run; give this one --name") from error
+        try:
+            self.lines = self._open(resume)
+            self._file = self._path.open("ab")
+            sync_folder(folder)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _open(self, resume: bool) -> list[Line]:
+        if not self._path.exists():
+            return []
+        if not resume and self._path.stat().st_size:
+            raise JournalError(f"{self.folder}: holds a run already; go on with --resume, or give this one --name")
+        lines, size = read_journal(self._path)
+        with self._path.open("r+b") as file:
+            file.truncate(size)  # a torn last line must not be glued to the next one
+            os.fsync(file.fileno())
+        return lines
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the run directory."""
+        self._file.close()
+        self._lock.close()
+
+    def write(self, event: Event) -> None:
+        """Append an event and sync it; progress is not journaled."""
+        if isinstance(event, NodeProgress):
+            return
+        line = {"event": event_name(type(event)), "time": round(time.time(), 3)} | dataclasses.asdict(event)
+        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.lines.append(line)
+
+    def checkpoint(self, number: int, weights: Sequence[npt.NDArray[np.float32]]) -> CheckpointWritten:
+        """Make the weights after round `number` durable, then journal and return that fact."""
+        path = self.folder / f"round-{number:03d}.npz"
+        buffer = io.BytesIO()
+        np.savez(buffer, **{f"tensor{index:03d}": tensor for index, tensor in enumerate(weights)})  # type: ignore[arg-type]
+        write_durably(path, buffer.getvalue())
+        digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+        event = CheckpointWritten(number, path.name, digest, weights_sha256(weights))
+        self.write(event)
+        return event
+
+    def last_checkpoint(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, list[npt.NDArray[np.float32]]] | None:
+        """Return the last round whose checkpoint is what was journaled, and its weights; None if there is none."""
+        for line in reversed(self.events(CheckpointWritten)):
+            weights = self.read_checkpoint(line, shapes)
+            if weights is not None:
+                return int(line["round"]), weights
+        return None
+
+    def read_checkpoint(self, line: Line, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArray[np.float32]] | None:
+        """Return the weights that a checkpoint_written line names; None if the file is gone or not as it was."""
+        path = self.folder / Path(str(line["file"])).name
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(content).hexdigest() != line["sha256"]:
+            return None
+        return load_weights(content, shapes)
+
+    def events(self, kind: type[Event]) -> list[Line]:
+        """Return the journaled lines of one kind of event, oldest first."""
+        return [line for line in self.lines if line["event"] == event_name(kind)]
+
+
+def event_name(kind: type[Event]) -> str:
+    """RoundStarted is `round_started` in the journal."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+def read_journal(path: Path) -> tuple[list[Line], int]:
+    """Return the lines of a journal and the bytes they take; what follows the last newline was torn and is left out.
+
+    Raises JournalError if a whole line is not a JSON object of ours.
+    """
+    content = path.read_bytes()
+    size = content.rfind(b"\n") + 1
+    lines: list[Line] = []
+    fields = {event_name(kind): {field.name for field in dataclasses.fields(kind)} for kind in Event.__subclasses__()}
+    for number, text in enumerate(content[:size].splitlines(), 1):
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            line = None
+        if not isinstance(line, dict) or not fields.get(str(line.get("event")), {"?"}) <= line.keys():
+            raise JournalError(f"{path}:{number}: not a line of a journal; take another run name, or remove the folder")
+        lines.append(line)
+    return lines, size
+
+
+def load_weights(content: bytes, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArray[np.float32]] | None:
+    """Return the tensors of a checkpoint file's content; None if it is not float32 tensors of exactly these shapes."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            weights = [archive[name] for name in sorted(archive.files)]
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
+        return None
+    if [tensor.shape for tensor in weights] != [tuple(shape) for shape in shapes]:
+        return None
+    return weights if all(tensor.dtype == np.float32 for tensor in weights) else None
+
+
+def weights_sha256(weights: Sequence[npt.NDArray[np.float32]]) -> str:
+    """Return the SHA-256 of all tensors' bytes (float32, little-endian, C order), in order."""
+    digest = hashlib.sha256()
+    for tensor in weights:
+        digest.update(np.ascontiguousarray(tensor, "<f4").tobytes())
+    return digest.hexdigest()
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` so that a crash leaves the old or the new file, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,99 @@
+"""Updates off the wire."""
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codegen.protocol import Q8_BLOCK, Encoding
+from coordinator.deltas import UpdateError, decode, encode_q8, encoded_size, split
+
+SIZES = [1, 2, Q8_BLOCK - 1, Q8_BLOCK, Q8_BLOCK + 1, 3 * Q8_BLOCK + 17]
+
+
+def draw(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=count).astype(np.float32)
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_weights_are_subtracted(count: int) -> None:
+    before, after = draw(count), draw(count, 1)
+    delta = decode(Encoding.WEIGHTS, after.tobytes(), before.tobytes())
+    assert delta.dtype == np.float32
+    np.testing.assert_array_equal(delta, after - before)
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_delta_f32_is_taken_as_it_is(count: int) -> None:
+    delta = draw(count)
+    np.testing.assert_array_equal(decode(Encoding.DELTA_F32, delta.tobytes(), draw(count, 1).tobytes()), delta)
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_delta_q8_by_hand(count: int) -> None:
+    blob, expected = b"", []
+    levels = np.random.default_rng(3).integers(-128, 128, count)
+    for start in range(0, count, Q8_BLOCK):
+        block = levels[start : start + Q8_BLOCK]
+        scale = np.float32(0.001 * (start + 1))
+        blob += struct.pack("<f", scale) + struct.pack(f"{len(block)}b", *block)
+        expected += [np.float32(level) * scale for level in block]
+    assert len(blob) == encoded_size(Encoding.DELTA_Q8, count)
+    np.testing.assert_array_equal(decode(Encoding.DELTA_Q8, blob, draw(count).tobytes()), np.array(expected, "f4"))
+
+
+@given(st.integers(1, 700), st.integers(0, 2**32 - 1), st.floats(1e-6, 1e6))
+def test_q8_is_within_a_step_and_without_bias(count: int, seed: int, size: float) -> None:
+    rng = np.random.default_rng(seed)
+    delta = (rng.normal(size=count) * size).astype(np.float32)
+    decoded = decode(Encoding.DELTA_Q8, encode_q8(delta, rng.random(count, np.float32)), bytes(4 * count))
+    for start in range(0, count, Q8_BLOCK):
+        block = slice(start, start + Q8_BLOCK)
+        step = np.abs(delta[block]).max() / 127
+        assert np.abs(decoded[block] - delta[block]).max() <= step * 1.001
+
+
+def test_q8_of_zeros() -> None:
+    blob = encode_q8(np.zeros(300, np.float32), np.full(300, 0.9, np.float32))
+    np.testing.assert_array_equal(decode(Encoding.DELTA_Q8, blob, bytes(1200)), np.zeros(300, "f4"))
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+@pytest.mark.parametrize("change", [-4, -1, 1, 4])
+def test_a_wrong_size_is_refused(encoding: Encoding, change: int) -> None:
+    blob = bytes(encoded_size(encoding, 300) + change)
+    with pytest.raises(UpdateError, match=f"sent {len(blob)} bytes"):
+        decode(encoding, blob, bytes(1200))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("encoding", Encoding)
+def test_what_is_not_finite_is_refused(encoding: Encoding, value: float) -> None:
+    blob = struct.pack("<f", value) + b"\x01" * (encoded_size(encoding, 200) - 4)
+    with pytest.raises(UpdateError, match="not finite"):
+        decode(encoding, blob, bytes(800))
+
+
+def test_weights_that_would_overflow_are_refused() -> None:
+    huge = np.full(4, 3e38, np.float32)
+    with pytest.raises(UpdateError, match="4 values"):
+        decode(Encoding.DELTA_F32, huge.tobytes(), huge.tobytes())
+
+
+@given(st.sampled_from(Encoding), st.binary(max_size=600), st.integers(1, 140))
+def test_noise_gives_finite_numbers_or_is_refused(encoding: Encoding, blob: bytes, count: int) -> None:
+    try:
+        delta = decode(encoding, blob, bytes(4 * count))
+    except UpdateError:
+        return
+    assert delta.shape == (count,) and np.isfinite(delta).all()
+
+
+def test_split_keeps_wire_order() -> None:
+    parts = split(np.arange(10, dtype=np.float32), [(2, 3), (4,)])
+    assert [part.shape for part in parts] == [(2, 3), (4,)]
+    np.testing.assert_array_equal(np.concatenate([part.ravel() for part in parts]), np.arange(10))
+    with pytest.raises(UpdateError, match="10 values; its sub-model has 9"):
+        split(np.arange(10, dtype=np.float32), [(9,)])

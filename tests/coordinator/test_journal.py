@@ -1,0 +1,118 @@
+"""Nothing that was journaled is lost, and nothing else is believed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coordinator.events import CheckpointWritten, Evaluated, NodeAnswered, NodeProgress, RoundStarted
+from coordinator.journal import Journal, JournalError, event_name, load_weights, read_journal, weights_sha256
+
+SHAPES = [(2, 3), (3,)]
+
+
+def weights(seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=shape).astype(np.float32) for shape in SHAPES]
+
+
+def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return [tensor.tobytes() for tensor in first] == [tensor.tobytes() for tensor in second]
+
+
+def test_events_become_lines(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.write(RoundStarted(1, ("a", "b"), 0.1))
+        journal.write(NodeProgress("a", 1, "training"))
+        journal.write(Evaluated(1, {"expanded": 0.5}))
+    lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["round_started", "evaluated"]
+    assert lines[0]["nodes"] == ["a", "b"] and lines[1]["accuracy"] == {"expanded": 0.5}
+    assert all(line["time"] > 1.6e9 for line in lines)
+
+
+def test_event_names() -> None:
+    assert event_name(CheckpointWritten) == "checkpoint_written"
+
+
+def test_a_torn_last_line_is_dropped_at_every_byte(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(tmp_path) as journal:
+        journal.write(NodeAnswered("a", 1, 10, 0.5, 1.0))
+        whole = path.stat().st_size
+        journal.write(NodeAnswered("b", 1, 10, 0.5, 1.0))
+    content = path.read_bytes()
+    for cut in range(whole, len(content)):
+        path.write_bytes(content[:cut])
+        assert [line["node"] for line in read_journal(path)[0]] == ["a"]
+        with Journal(tmp_path, resume=True) as journal:
+            journal.write(NodeAnswered("c", 1, 10, 0.5, 1.0))
+        assert [line["node"] for line in read_journal(path)[0]] == ["a", "c"]
+
+
+DAMAGE = [b"{}", b"[1]", b"\x80\xff", b"null", b"{'event': 1}", b"[" * 5000, b'{"event":"evaluated","round":1}']
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_journal_is_refused_by_line(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "journal.jsonl").write_bytes(b'{"event":"node_log","node":"a","text":""}\n' + damage + b"\n")
+    with pytest.raises(JournalError, match=r"journal.jsonl:2: not a line of a journal"):
+        Journal(tmp_path, resume=True)
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.write(RoundStarted(1, (), 0.1))
+    with pytest.raises(JournalError, match="--resume"):
+        Journal(tmp_path)
+
+
+def test_a_run_in_use_is_refused(tmp_path: Path) -> None:
+    with Journal(tmp_path), pytest.raises(JournalError, match="another coordinator"):
+        Journal(tmp_path, resume=True)
+    Journal(tmp_path, resume=True).close()
+
+
+def test_the_last_valid_checkpoint_is_found(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        assert journal.last_checkpoint(SHAPES) is None
+        for number in (1, 2, 3):
+            journal.checkpoint(number, weights(number))
+    # Round 4's checkpoint is on the disk, but the coordinator was killed before the journal named it.
+    (tmp_path / "round-004.npz").write_bytes((tmp_path / "round-003.npz").read_bytes())
+    with Journal(tmp_path, resume=True) as journal:
+        found = journal.last_checkpoint(SHAPES)
+        assert found is not None and found[0] == 3 and same(found[1], weights(3))
+    damaged = bytearray((tmp_path / "round-003.npz").read_bytes())
+    damaged[200] ^= 1
+    (tmp_path / "round-003.npz").write_bytes(damaged)
+    with Journal(tmp_path, resume=True) as journal:
+        found = journal.last_checkpoint(SHAPES)
+        assert found is not None and found[0] == 2 and same(found[1], weights(2))
+        assert journal.last_checkpoint([(9, 9), (3,)]) is None
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_checkpoint_name_stays_in_its_folder(tmp_path: Path) -> None:
+    with Journal(tmp_path / "run") as journal:
+        event = journal.checkpoint(1, weights(1))
+        line = {"file": "../round-001.npz", "sha256": event.sha256, "round": 1}
+        assert journal.read_checkpoint(line, SHAPES) is not None  # the file name only
+
+
+def test_hostile_checkpoints_are_refused(tmp_path: Path) -> None:
+    pickled = tmp_path / "pickled.npz"
+    np.savez(pickled, tensor000=np.array([{"a": 1}], dtype=object))
+    double = tmp_path / "double.npz"
+    np.savez(double, tensor000=np.zeros((2, 3)), tensor001=np.zeros(3))
+    contents = [pickled.read_bytes(), double.read_bytes(), b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"\x80\x04K\x01."]
+    for content in contents:
+        assert load_weights(content, SHAPES) is None
+
+
+def test_the_digest_is_of_the_values(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        first, second = journal.checkpoint(1, weights(1)), journal.checkpoint(2, weights(1))
+    assert first.sha256 == second.sha256 and first.weights_sha256 == second.weights_sha256 == weights_sha256(weights(1))
+    assert weights_sha256(weights(1)) != weights_sha256(weights(2))
