@@ -92,7 +92,8 @@ def load(board_id: str, directory: Path = BOARDS_DIR) -> Board:
 
 def all_boards(directory: Path = BOARDS_DIR) -> list[Board]:
     """Every board, from the least RAM to the most."""
-    return sorted((load(board_id, directory) for board_id in board_ids(directory)), key=lambda b: (b.ram, b.flash, b.id))
+    boards = [load(board_id, directory) for board_id in board_ids(directory)]
+    return sorted(boards, key=lambda board: (board.ram, board.flash, board.id))
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,11 @@ class _Table:
 
 def _board(board_id: str, manifest: _Table) -> Board:
     if not _ID.fullmatch(board_id):
-        raise BoardError(f"{manifest.file}: the file's name is the board's id; expected lower-case letters, digits, _ and -")
+        raise BoardError(f"{manifest.file}: the name is the board's id; expected lower-case letters, digits, _ and -")
     build, upload = manifest.table("build"), manifest.table("upload")
     ram = upload.whole("maximum_ram_size", 256, _LARGEST)
     flash = upload.whole("maximum_size", 1024, _LARGEST)
-    hertz = build.get("f_cpu", lambda v: isinstance(v, str) and _HERTZ.fullmatch(v), 'hertz as in "16000000L"')
+    hertz = build.get("f_cpu", lambda v: isinstance(v, str) and bool(_HERTZ.fullmatch(v)), 'hertz as in "16000000L"')
     for key in ("url", "vendor"):  # PlatformIO refuses a board without them
         manifest.text(key)
     return Board(
