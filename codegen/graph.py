@@ -253,7 +253,8 @@ def _write_cache(cache: Path, graph: Graph, weights: list[np.ndarray]) -> None:
 
 def _graph_from_json(stored: dict[str, Any]) -> Graph:
     def layer(fields: dict[str, Any]) -> Layer:
-        return Layer(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in fields.items()}
+        return Layer(**values)
 
     return Graph(**{**stored, "layers": tuple(layer(fields) for fields in stored["layers"])})
 
