@@ -22,7 +22,8 @@ struct engine_sample {
     float offset;
 };
 
-/* Convolution, depthwise convolution and pooling. Conv1D is height 1. Strides in elements of the weight tensor. */
+/* Convolution, depthwise convolution and pooling. Conv1D is height 1. Depthwise: out_channels / in_channels is the depth
+ * multiplier, the same at every width, and weight_out is not read. Pooling reads neither weight_in nor weight_out. */
 struct engine_window {
     uint16_t in_height, in_width, out_height, out_width;
     uint8_t kernel_height, kernel_width;
@@ -63,7 +64,7 @@ void engine_depthwise_forward_sample(float *out, const struct engine_sample *in,
 /* argmax: [out elements], the window position (ky * kernel_width + kx) of each maximum, for the backward pass. */
 void engine_max_pool_forward(float *out, uint16_t *argmax, const float *in, const struct engine_window *shape);
 void engine_average_pool_forward(float *out, const float *in, const struct engine_window *shape);
-/* In place: x < 0 becomes slope * x (0: ReLU). */
+/* In place: x < 0 becomes slope * x (0: ReLU). With slope 1 there is nothing to call it for. */
 void engine_activate(float *x, uint16_t count, float slope);
 
 /* Backward. `in_out` holds the layer's input and receives the gradient with respect to what its activation was given;
@@ -109,7 +110,7 @@ void engine_softmax(float *logits, uint16_t classes); /* in place */
 void engine_update(float *weight, float *gradient, uint32_t count, float step, float momentum);
 
 bool engine_is_finite(float x);
-float engine_exp(float x); /* relative error below 2e-7 on [-87, 0]; 0 below; not for x > 88 */
+float engine_exp(float x); /* relative error below 2e-7 on [-87, 88]; 0 below; infinity above; NaN stays NaN */
 float engine_log(float x); /* x > 0 normal; relative error below 2e-7 */
 
 #endif

@@ -1,0 +1,148 @@
+/* Two-dimensional convolution; in one dimension the height is 1. */
+#include "window.h"
+
+static ENGINE_INLINE struct engine_patch conv2d_patch(const struct engine_window *s, struct engine_span rows,
+                                                      uint16_t out_y, uint16_t out_x)
+{
+    const struct engine_span columns = engine_tap_columns(s, out_x);
+    const uint32_t tap = (uint32_t)s->weight_in * s->weight_out;
+    return (struct engine_patch){
+        .in = engine_in_offset(s, out_y, out_x, rows.first, columns.first),
+        .in_row = (uint32_t)s->in_width * s->in_channels,
+        .weight = ((uint32_t)rows.first * s->kernel_width + columns.first) * tap,
+        .weight_row = s->kernel_width * tap,
+        .weight_column = tap,
+        .rows = rows.count,
+        .columns = columns.count,
+        .channels = s->in_channels,
+        .weight_out = s->weight_out,
+    };
+}
+
+static ENGINE_INLINE void conv2d_forward(float *out, struct engine_source in, const float *weight, const float *bias,
+                                         const struct engine_window *shape)
+{
+    for (uint16_t y = 0; y < shape->out_height; y++) {
+        const struct engine_span rows = engine_tap_rows(shape, y);
+        for (uint16_t x = 0; x < shape->out_width; x++) {
+            const struct engine_patch patch = conv2d_patch(shape, rows, y, x);
+            engine_patch_forward(out, shape->out_channels, in, weight, bias, &patch);
+            out += shape->out_channels;
+        }
+    }
+}
+
+void engine_conv2d_forward(float *out, const float *in, const float *weight, const float *bias,
+                           const struct engine_window *shape)
+{
+    conv2d_forward(out, engine_values(in), weight, bias, shape);
+}
+
+void engine_conv2d_forward_sample(float *out, const struct engine_sample *in, const float *weight, const float *bias,
+                                  const struct engine_window *shape)
+{
+    conv2d_forward(out, engine_bytes(in), weight, bias, shape);
+}
+
+static ENGINE_INLINE void conv2d_weights(struct engine_source in, float *weight_gradient, float *bias_gradient,
+                                         const float *out_gradient, float scale, const struct engine_window *shape)
+{
+    engine_bias_gradient(bias_gradient, out_gradient, scale, (uint32_t)shape->out_height * shape->out_width,
+                         shape->out_channels);
+    for (uint16_t y = 0; y < shape->out_height; y++) {
+        const struct engine_span rows = engine_tap_rows(shape, y);
+        for (uint16_t x = 0; x < shape->out_width; x++) {
+            const struct engine_patch patch = conv2d_patch(shape, rows, y, x);
+            engine_patch_outer(weight_gradient, shape->out_channels, in, out_gradient, scale, &patch);
+            out_gradient += shape->out_channels;
+        }
+    }
+}
+
+void engine_conv2d_backward_weights(const float *in, float *weight_gradient, float *bias_gradient,
+                                    const float *out_gradient, float scale, const struct engine_window *shape)
+{
+    conv2d_weights(engine_values(in), weight_gradient, bias_gradient, out_gradient, scale, shape);
+}
+
+void engine_conv2d_backward_sample(const struct engine_sample *in, float *weight_gradient, float *bias_gradient,
+                                   const float *out_gradient, float scale, const struct engine_window *shape)
+{
+    conv2d_weights(engine_bytes(in), weight_gradient, bias_gradient, out_gradient, scale, shape);
+}
+
+/* The outputs that one input pixel fed, and the weights between them. Seen from the input, the next output to the
+ * right or below is reached through a kernel tap one stride before. */
+struct fan {
+    uint32_t out, out_row;                    /* first output element; elements from one output row to the next */
+    uint32_t weight, weight_row, weight_column; /* of channel 0; weights to go back at each step */
+    uint16_t rows, columns;
+};
+
+static ENGINE_INLINE struct fan conv2d_fan(const struct engine_window *s, struct engine_span rows, uint16_t y,
+                                           uint16_t x)
+{
+    const struct engine_span columns = engine_fed_columns(s, x);
+    const uint32_t tap = (uint32_t)s->weight_in * s->weight_out;
+    return (struct fan){
+        .out = ((uint32_t)rows.first * s->out_width + columns.first) * s->out_channels,
+        .out_row = (uint32_t)s->out_width * s->out_channels,
+        .weight = columns.count == 0 || rows.count == 0 ? 0 : engine_tap(s, y, x, rows.first, columns.first) * tap,
+        .weight_row = (uint32_t)s->stride_height * s->kernel_width * tap,
+        .weight_column = s->stride_width * tap,
+        .rows = rows.count,
+        .columns = columns.count,
+    };
+}
+
+/* Gradient with respect to one input element of value v; adds what it owes to the weight gradient. */
+static ENGINE_INLINE float conv2d_input(float v, const struct fan *fan, const float *weight, float *weight_gradient,
+                                        const float *out_gradient, float scale, uint16_t out_channels)
+{
+    struct engine_lanes lanes = { { 0.0f, 0.0f, 0.0f, 0.0f } };
+    const bool frozen = weight_gradient == NULL || v == 0.0f;
+    const float a = scale * v;
+    uint32_t row_weight = fan->weight;
+    out_gradient += fan->out;
+    for (uint16_t row = 0; row < fan->rows; row++) {
+        uint32_t w = row_weight;
+        const float *d = out_gradient;
+        for (uint16_t column = 0; column < fan->columns; column++) {
+            if (frozen) {
+                engine_dot(&lanes, weight + w, d, out_channels);
+            } else {
+                engine_dot_axpy(&lanes, weight + w, weight_gradient + w, a, d, out_channels);
+            }
+            w -= fan->weight_column;
+            d += out_channels;
+        }
+        row_weight -= fan->weight_row;
+        out_gradient += fan->out_row;
+    }
+    return engine_lanes_sum(&lanes);
+}
+
+void engine_conv2d_backward(float *in_out, float slope, const float *weight, float *weight_gradient,
+                            float *bias_gradient, const float *out_gradient, float scale,
+                            const struct engine_window *shape)
+{
+    engine_bias_gradient(bias_gradient, out_gradient, scale, (uint32_t)shape->out_height * shape->out_width,
+                         shape->out_channels);
+    for (uint16_t y = 0; y < shape->in_height; y++) {
+        const struct engine_span rows = engine_fed_rows(shape, y);
+        for (uint16_t x = 0; x < shape->in_width; x++) {
+            struct fan fan = conv2d_fan(shape, rows, y, x);
+            for (uint16_t channel = 0; channel < shape->in_channels; channel++, in_out++) {
+                const float v = *in_out;
+                if (v == 0.0f && slope == 0.0f) { /* a dead ReLU: nothing flows through it */
+                    *in_out = 0.0f;
+                } else {
+                    const float g = conv2d_input(v, &fan, weight, weight_gradient, out_gradient, scale,
+                                                 shape->out_channels);
+                    *in_out = engine_derivative(g, v, slope);
+                }
+                fan.weight += shape->weight_out;
+            }
+        }
+    }
+}

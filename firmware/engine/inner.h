@@ -1,0 +1,290 @@
+/* The engine's inner loops. Private to firmware/engine.
+ *
+ * Order of every sum, which is what makes all targets agree to the bit:
+ * - forward: an output starts at its bias and adds input × weight by kernel row, kernel column, input channel;
+ * - weight gradient: an element adds (scale × input) × output gradient by output pixel, row-major;
+ * - input gradient: four lanes start at zero; output channel o of every output pixel, row-major, goes to lane o mod 4;
+ *   at the end (lane 0 + lane 1) + (lane 2 + lane 3).
+ * An input of exactly zero is skipped: it adds nothing to an output nor to a weight gradient.
+ */
+#ifndef ENGINE_INNER_H
+#define ENGINE_INNER_H
+
+#include "engine.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#if defined(__FAST_MATH__)
+#error "the engine needs strict IEEE arithmetic: remove -ffast-math"
+#endif
+#if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2)
+#error "float expressions must be evaluated as float: add -msse2 -mfpmath=sse"
+#endif
+
+/* One loop nest serves several kernels; constants passed to it must reach the inner loop. */
+#if defined(__GNUC__)
+#define ENGINE_INLINE inline __attribute__((always_inline))
+#else
+#define ENGINE_INLINE inline
+#endif
+
+/* Loops of constant count, so that their arrays live in registers and become vectors. */
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 8
+#define ENGINE_UNROLL _Pragma("GCC unroll 16")
+#else
+#define ENGINE_UNROLL
+#endif
+
+/* Outputs summed in registers at a time; 0: in memory, which soft float cannot notice, reading each input once. */
+#ifndef ENGINE_BLOCK
+#ifdef __AVR__
+#define ENGINE_BLOCK 0
+#else
+#define ENGINE_BLOCK 16
+#endif
+#endif
+
+/* Byte `i` of a sample; a port whose samples lie in a memory of their own defines ENGINE_SAMPLES_IN_FLASH. */
+#if defined(__AVR__) && defined(ENGINE_SAMPLES_IN_FLASH)
+#include <avr/pgmspace.h>
+#define ENGINE_SAMPLE_READ(bytes, i) pgm_read_byte((bytes) + (i))
+#else
+#define ENGINE_SAMPLE_READ(bytes, i) ((bytes)[i])
+#endif
+
+/* A layer's input: activations, or a sample still in bytes. */
+struct engine_source {
+    bool is_sample;
+    const float *values;
+    const struct engine_sample *sample;
+};
+
+static ENGINE_INLINE struct engine_source engine_values(const float *values)
+{
+    return (struct engine_source){ false, values, NULL };
+}
+
+static ENGINE_INLINE struct engine_source engine_bytes(const struct engine_sample *sample)
+{
+    return (struct engine_source){ true, NULL, sample };
+}
+
+static ENGINE_INLINE float engine_read(struct engine_source from, uint32_t i)
+{
+    if (from.is_sample) {
+        return (float)ENGINE_SAMPLE_READ(from.sample->bytes, i) * from.sample->scale + from.sample->offset;
+    }
+    return from.values[i];
+}
+
+/* What one output pixel sees of input and weights: rows × columns × channels, the part inside the image. */
+struct engine_patch {
+    uint32_t in;                        /* first input element */
+    uint32_t in_row;                    /* elements from one input row to the next */
+    uint32_t weight;                    /* first weight */
+    uint32_t weight_row, weight_column; /* weights from one kernel row, column to the next */
+    uint16_t rows, columns, channels;
+    uint16_t weight_out; /* weights from one input channel to the next */
+};
+
+/* sum[0…count) += patch × weights. */
+static ENGINE_INLINE void engine_patch_sum(float *sum, uint16_t count, struct engine_source from, const float *weight,
+                                           const struct engine_patch *patch)
+{
+    const uint16_t rows = patch->rows, columns = patch->columns, channels = patch->channels;
+    const uint16_t weight_out = patch->weight_out;
+    for (uint16_t row = 0; row < rows; row++) {
+        uint32_t in = patch->in + row * patch->in_row;
+        const float *column_weight = weight + (patch->weight + row * patch->weight_row);
+        for (uint16_t column = 0; column < columns; column++) {
+            const float *w = column_weight;
+            for (uint16_t channel = 0; channel < channels; channel++) {
+                const float v = engine_read(from, in++);
+                if (v != 0.0f) {
+                    ENGINE_UNROLL
+                    for (uint16_t i = 0; i < count; i++) {
+                        sum[i] += v * w[i];
+                    }
+                }
+                w += weight_out;
+            }
+            column_weight += patch->weight_column;
+        }
+    }
+}
+
+static ENGINE_INLINE void engine_start(float *out, const float *bias, uint16_t count)
+{
+    ENGINE_UNROLL
+    for (uint16_t i = 0; i < count; i++) {
+        out[i] = bias == NULL ? 0.0f : bias[i];
+    }
+}
+
+#if ENGINE_BLOCK > 0
+static ENGINE_INLINE uint16_t engine_patch_block(float *out, uint16_t done, const uint16_t block, uint16_t count,
+                                                 struct engine_source from, const float *weight, const float *bias,
+                                                 const struct engine_patch *patch)
+{
+    for (; (uint16_t)(count - done) >= block; done = (uint16_t)(done + block)) {
+        float sum[ENGINE_BLOCK];
+        engine_start(sum, bias == NULL ? NULL : bias + done, block);
+        engine_patch_sum(sum, block, from, weight + done, patch);
+        ENGINE_UNROLL
+        for (uint16_t i = 0; i < block; i++) {
+            out[done + i] = sum[i];
+        }
+    }
+    return done;
+}
+#endif
+
+/* out[0…count) = bias + patch × weights: one output pixel. */
+static ENGINE_INLINE void engine_patch_forward(float *out, uint16_t count, struct engine_source from,
+                                               const float *weight, const float *bias,
+                                               const struct engine_patch *patch)
+{
+#if ENGINE_BLOCK > 0
+    uint16_t done = 0;
+    done = engine_patch_block(out, done, ENGINE_BLOCK, count, from, weight, bias, patch);
+    done = engine_patch_block(out, done, 8, count, from, weight, bias, patch);
+    done = engine_patch_block(out, done, 4, count, from, weight, bias, patch);
+    done = engine_patch_block(out, done, 2, count, from, weight, bias, patch);
+    (void)engine_patch_block(out, done, 1, count, from, weight, bias, patch);
+#else
+    engine_start(out, bias, count);
+    engine_patch_sum(out, count, from, weight, patch);
+#endif
+}
+
+/* y += a × x. x and y do not overlap, but neither is said to be `restrict`: reading four before writing four is enough. */
+static ENGINE_INLINE void engine_axpy(float *y, float a, const float *x, uint16_t count)
+{
+    for (; count >= 4; count = (uint16_t)(count - 4)) {
+        float sum[4];
+        ENGINE_UNROLL
+        for (uint8_t i = 0; i < 4; i++) {
+            sum[i] = y[i] + a * x[i];
+        }
+        ENGINE_UNROLL
+        for (uint8_t i = 0; i < 4; i++) {
+            y[i] = sum[i];
+        }
+        x += 4;
+        y += 4;
+    }
+    for (uint16_t i = 0; i < count; i++) {
+        y[i] += a * x[i];
+    }
+}
+
+/* gradient += scale × patch ⊗ out_gradient: what one output pixel adds to the weight gradient. */
+static ENGINE_INLINE void engine_patch_outer(float *gradient, uint16_t count, struct engine_source from,
+                                             const float *out_gradient, float scale,
+                                             const struct engine_patch *patch)
+{
+    for (uint16_t row = 0; row < patch->rows; row++) {
+        uint32_t in = patch->in + row * patch->in_row;
+        float *column_gradient = gradient + (patch->weight + row * patch->weight_row);
+        for (uint16_t column = 0; column < patch->columns; column++) {
+            float *g = column_gradient;
+            for (uint16_t channel = 0; channel < patch->channels; channel++) {
+                const float v = engine_read(from, in++);
+                if (v != 0.0f) {
+                    engine_axpy(g, scale * v, out_gradient, count);
+                }
+                g += patch->weight_out;
+            }
+            column_gradient += patch->weight_column;
+        }
+    }
+}
+
+/* gradient += scale × the sum of out_gradient over pixels, one pixel after the other. gradient may be NULL. */
+static ENGINE_INLINE void engine_bias_gradient(float *gradient, const float *out_gradient, float scale,
+                                               uint32_t pixels, uint16_t channels)
+{
+    for (; gradient != NULL && pixels > 0; pixels--) {
+        engine_axpy(gradient, scale, out_gradient, channels);
+        out_gradient += channels;
+    }
+}
+
+struct engine_lanes {
+    float at[4];
+};
+
+/* lanes += weight · d. */
+static ENGINE_INLINE void engine_dot(struct engine_lanes *lanes, const float *weight, const float *d, uint16_t count)
+{
+    for (; count >= 4; count = (uint16_t)(count - 4)) {
+        ENGINE_UNROLL
+        for (uint8_t i = 0; i < 4; i++) {
+            lanes->at[i] += weight[i] * d[i];
+        }
+        weight += 4;
+        d += 4;
+    }
+    ENGINE_UNROLL
+    for (uint8_t i = 0; i < 3; i++) {
+        if (i < count) {
+            lanes->at[i] += weight[i] * d[i];
+        }
+    }
+}
+
+/* lanes += weight · d and gradient += a × d in one pass. gradient may be weight itself: read first, written after. */
+static ENGINE_INLINE void engine_dot_axpy(struct engine_lanes *lanes, const float *weight, float *gradient, float a,
+                                          const float *d, uint16_t count)
+{
+    for (; count >= 4; count = (uint16_t)(count - 4)) {
+        float sum[4];
+        ENGINE_UNROLL
+        for (uint8_t i = 0; i < 4; i++) {
+            lanes->at[i] += weight[i] * d[i];
+            sum[i] = gradient[i] + a * d[i];
+        }
+        ENGINE_UNROLL
+        for (uint8_t i = 0; i < 4; i++) {
+            gradient[i] = sum[i];
+        }
+        weight += 4;
+        gradient += 4;
+        d += 4;
+    }
+    ENGINE_UNROLL
+    for (uint8_t i = 0; i < 3; i++) {
+        if (i < count) {
+            lanes->at[i] += weight[i] * d[i];
+            gradient[i] += a * d[i];
+        }
+    }
+}
+
+static ENGINE_INLINE float engine_lanes_sum(const struct engine_lanes *lanes)
+{
+    return (lanes->at[0] + lanes->at[1]) + (lanes->at[2] + lanes->at[3]);
+}
+
+/* Times the derivative of the activation that made `value`. */
+static ENGINE_INLINE float engine_derivative(float gradient, float value, float slope)
+{
+    return value > 0.0f ? gradient : slope * gradient;
+}
+
+static ENGINE_INLINE uint32_t engine_bits(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static ENGINE_INLINE float engine_from_bits(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+#endif
