@@ -1,0 +1,157 @@
+#include "node.h"
+
+#include "encoding.h"
+#include "link/link.h"
+#include "model.h"
+#include "port.h"
+#include "protocol.h"
+#include "round.h"
+#include "wire.h"
+
+#include <string.h>
+
+#ifndef FIRMWARE_HASH
+#error "FIRMWARE_HASH must be defined: the build passes a hash of the firmware's sources"
+#endif
+
+#define FROM_NODE 0x80 /* frame types that only a node sends */
+
+void node_start(void)
+{
+    wire_start();
+    round_start();
+}
+
+/// Who is there ///
+
+static void hello(uint8_t transfer)
+{
+    struct message_hello hello = {
+        .protocol = PROTOCOL_VERSION,
+        .mtu = LINK_MTU,
+        .window = LINK_WINDOW,
+        .encodings = encoding_supported(),
+        .boot = port_boot_id(),
+        .firmware = FIRMWARE_HASH,
+        .model = MODEL_HASH,
+        .samples = port_sample_count(),
+        .batch = MODEL_ACCUMULATES ? UINT8_MAX : 1,
+        .kernel = KERNEL_F32,
+        .parameters = MODEL_PARAMETERS,
+        .board = MODEL_BOARD,
+        .tier = MODEL_TIER,
+    };
+    port_identity(hello.uid);
+    wire_send(FRAME_HELLO, transfer, 0, message_hello_write(wire_payload(), &hello));
+}
+
+/* Counted in the frame itself, by a walk over the samples: no table of them in RAM. */
+static void labels(uint8_t transfer, uint16_t first)
+{
+    const uint16_t room = (LINK_MTU - MESSAGE_LABELS_SIZE) / 2;
+    const uint16_t left = first < MODEL_CLASSES ? (uint16_t)(MODEL_CLASSES - first) : 0;
+    const uint8_t count = (uint8_t)(left < room ? left : room);
+    const struct message_labels header = {first};
+    uint8_t *payload = wire_payload();
+    const uint8_t length = (uint8_t)(message_labels_write(payload, &header) + 2 * count);
+    memset(payload + MESSAGE_LABELS_COUNTS_OFFSET, 0, 2U * count);
+    const uint32_t samples = count > 0 ? port_sample_count() : 0;
+    for (uint32_t i = 0; i < samples; i++) {
+        uint16_t label = 0;
+        port_sample(i, &label);
+        const uint16_t place = (uint16_t)(label - first); /* labels below `first` wrap to the far end */
+        if (place < count) {
+            const uint16_t so_far = message_labels_counts_get(payload, (uint8_t)place);
+            message_labels_counts_set(payload, (uint8_t)place, so_far == UINT16_MAX ? so_far : (uint16_t)(so_far + 1));
+        }
+    }
+    wire_send(FRAME_LABELS, transfer, 0, length);
+}
+
+static void baud(uint8_t transfer, uint32_t rate)
+{
+    if (rate == 0 || !port_baud_supported(rate)) {
+        wire_error(transfer, ERROR_UNSUPPORTED, rate);
+        return;
+    }
+    round_status(transfer);
+    wire_set_baud(rate);
+}
+
+/// Dispatch ///
+
+/* Requests that are no business of the round; false: their length is wrong. */
+static bool handle_query(const struct link_frame *frame)
+{
+    struct message_hello_request hello_request;
+    struct message_labels_request labels_request;
+    struct message_baud baud_request;
+    switch (frame->type) {
+    case FRAME_HELLO_REQUEST:
+        /* Whatever version the host speaks it gets our HELLO, and says what does not fit. */
+        if (!message_hello_request_read(frame->payload, frame->length, &hello_request)) {
+            return false;
+        }
+        hello(frame->transfer);
+        return true;
+    case FRAME_LABELS_REQUEST:
+        if (!message_labels_request_read(frame->payload, frame->length, &labels_request)) {
+            return false;
+        }
+        labels(frame->transfer, labels_request.first);
+        return true;
+    case FRAME_BAUD:
+        if (!message_baud_read(frame->payload, frame->length, &baud_request)) {
+            return false;
+        }
+        baud(frame->transfer, baud_request.rate);
+        return true;
+    default: /* STATUS_REQUEST */
+        if (frame->length != MESSAGE_STATUS_REQUEST_SIZE) {
+            return false;
+        }
+        round_status(frame->transfer);
+        return true;
+    }
+}
+
+static void handle(const struct link_frame *frame)
+{
+    switch (frame->type) {
+    case FRAME_HELLO_REQUEST:
+    case FRAME_LABELS_REQUEST:
+    case FRAME_STATUS_REQUEST:
+    case FRAME_BAUD:
+        if (!handle_query(frame)) {
+            wire_error(frame->transfer, ERROR_MALFORMED, frame->type);
+        }
+        break;
+    case FRAME_SETUP: round_setup(frame); break;
+    case FRAME_ADJUST: round_adjust(frame); break;
+    case FRAME_BEGIN: round_begin(frame); break;
+    case FRAME_DATA: round_data(frame); break;
+    case FRAME_COMMIT: round_commit(frame); break;
+    case FRAME_TRAIN: round_train(frame); break;
+    case FRAME_FETCH: round_fetch(frame); break;
+    case FRAME_ACK: round_ack(frame); break;
+    case FRAME_ABORT: round_abort(frame); break;
+    default:
+        /* Our own kind of frame is an echo: an answer would be echoed too, for ever. */
+        if (!(frame->type & FROM_NODE)) {
+            wire_error(frame->transfer, ERROR_UNKNOWN, frame->type);
+        }
+    }
+}
+
+bool node_poll(void)
+{
+    struct link_frame frame;
+    bool any;
+    if (wire_receive(&frame, &any)) {
+        handle(&frame);
+    }
+    wire_tick();
+    const bool sent = round_send_chunk();
+    const bool trained = round_train_sample();
+    return any || sent || trained;
+}

@@ -1,0 +1,357 @@
+#include "round.h"
+
+#include "encoding.h"
+#include "engine/engine.h"
+#include "model.h"
+#include "port.h"
+#include "protocol.h"
+#include "training.h"
+#include "wire.h"
+
+#include <string.h>
+
+#define REPORT_MS 500U
+#define WEIGHT_BYTES (MODEL_PARAMETERS * 4UL)
+
+static struct {
+    struct message_setup setup;
+    struct link_incoming in;
+    struct link_outgoing out;
+    uint32_t reported; /* when the last STATUS of training left */
+    uint32_t failure;  /* sample at which training stopped, if `failed` */
+    uint8_t state;
+    bool failed;  /* not finite: only another SETUP helps */
+    bool spoiled; /* the incoming transfer is complete and wrong: it must begin anew */
+} node;
+
+void round_start(void)
+{
+    memset(&node, 0, sizeof node);
+    memset(training_adjustment, 0, sizeof training_adjustment);
+}
+
+/// Replies ///
+
+static void refuse(const struct link_frame *frame, uint8_t code, uint32_t detail)
+{
+    wire_error(frame->transfer, code, detail);
+}
+
+static void malformed(const struct link_frame *frame)
+{
+    refuse(frame, ERROR_MALFORMED, frame->type);
+}
+
+void round_status(uint8_t transfer)
+{
+    const bool trained = node.state == STATE_TRAINING || node.state == STATE_DONE;
+    const struct message_status status = {
+        .state = node.state,
+        .round = node.setup.round,
+        .boot = port_boot_id(),
+        .done = trained ? training_done() : 0,
+        .total = node.setup.epochs * port_sample_count(),
+        .loss = trained ? training_loss() : 0.0f,
+        .rejected = wire_rejected(),
+    };
+    wire_send(FRAME_STATUS, transfer, 0, message_status_write(wire_payload(), &status));
+}
+
+static void acknowledge(void)
+{
+    const struct message_ack ack = {node.in.map, 0};
+    wire_send(FRAME_ACK, node.in.id, node.in.next, message_ack_write(wire_payload(), &ack));
+}
+
+/* Is the request about the round under way? If not, says why. */
+static bool is_current(const struct link_frame *frame, uint16_t round)
+{
+    if (node.failed && round == node.setup.round) {
+        refuse(frame, ERROR_NOT_FINITE, node.failure);
+    } else if (node.state == STATE_IDLE) {
+        refuse(frame, ERROR_WRONG_STATE, node.state);
+    } else if (round != node.setup.round) {
+        refuse(frame, ERROR_WRONG_ROUND, node.setup.round);
+    } else {
+        return true;
+    }
+    return false;
+}
+
+/// SETUP, ADJUST, ABORT ///
+
+static bool is_usable(const struct link_frame *frame, const struct message_setup *setup)
+{
+    if (setup->encoding > 7 || !(encoding_supported() >> setup->encoding & 1)) {
+        refuse(frame, ERROR_UNSUPPORTED, setup->encoding);
+    } else if (setup->batch == 0 || setup->epochs == 0) {
+        refuse(frame, ERROR_UNSUPPORTED, 0);
+    } else if (!engine_is_finite(setup->learning_rate) || !engine_is_finite(setup->momentum)) {
+        refuse(frame, ERROR_NOT_FINITE, 0);
+    } else {
+        return true;
+    }
+    return false;
+}
+
+void round_setup(const struct link_frame *frame)
+{
+    struct message_setup setup;
+    if (!message_setup_read(frame->payload, frame->length, &setup)) {
+        malformed(frame);
+        return;
+    }
+    if (!is_usable(frame, &setup)) {
+        return;
+    }
+    uint8_t current[MESSAGE_SETUP_SIZE];
+    message_setup_write(current, &node.setup);
+    if (node.state == STATE_IDLE || memcmp(current, frame->payload, sizeof current) != 0) {
+        round_start();
+        node.setup = setup;
+        node.state = STATE_READY;
+    }
+    round_status(frame->transfer);
+}
+
+void round_adjust(const struct link_frame *frame)
+{
+    struct message_adjust adjust;
+    const uint8_t count = message_adjust_values_count(frame->length);
+    if (!message_adjust_read(frame->payload, frame->length, &adjust) || adjust.first > MODEL_CLASSES ||
+        count > MODEL_CLASSES - adjust.first) {
+        malformed(frame);
+        return;
+    }
+    bool changes = false;
+    for (uint8_t i = 0; i < count; i++) {
+        const float value = message_adjust_values_get(frame->payload, i);
+        if (!engine_is_finite(value)) {
+            refuse(frame, ERROR_NOT_FINITE, (uint32_t)adjust.first + i);
+            return;
+        }
+        changes = changes || value != training_adjustment[adjust.first + i];
+    }
+    /* A repetition is welcome at any time, a change only before training. */
+    if (node.state == STATE_IDLE || (changes && node.state > STATE_LOADED)) {
+        refuse(frame, ERROR_WRONG_STATE, node.state);
+        return;
+    }
+    for (uint8_t i = 0; i < count; i++) {
+        training_adjustment[adjust.first + i] = message_adjust_values_get(frame->payload, i);
+    }
+    round_status(frame->transfer);
+}
+
+void round_abort(const struct link_frame *frame)
+{
+    if (frame->length != MESSAGE_ABORT_SIZE) {
+        malformed(frame);
+        return;
+    }
+    round_start();
+    round_status(frame->transfer);
+}
+
+/// Weights to the node: BEGIN, DATA, COMMIT ///
+
+void round_begin(const struct link_frame *frame)
+{
+    struct message_begin begin;
+    if (!message_begin_read(frame->payload, frame->length, &begin)) {
+        malformed(frame);
+        return;
+    }
+    if (!is_current(frame, begin.round)) {
+        return;
+    }
+    if (begin.kind != TRANSFER_WEIGHTS) {
+        refuse(frame, ERROR_UNSUPPORTED, begin.kind);
+    } else if (begin.size != WEIGHT_BYTES) {
+        refuse(frame, ERROR_WRONG_SIZE, WEIGHT_BYTES);
+    } else if (node.in.open && !node.spoiled && node.in.crc == begin.crc && node.in.payload == begin.payload) {
+        node.in.id = frame->transfer; /* the same transfer, perhaps from a host that came back: go on with it */
+        acknowledge();
+    } else if (begin.payload == 0 || begin.payload > LINK_MTU ||
+               !link_incoming_begin(&node.in, frame->transfer, begin.payload, begin.size, begin.crc)) {
+        refuse(frame, ERROR_WRONG_SIZE, LINK_MTU);
+    } else {
+        /* The host decides: other weights for this round end what was done with the old ones. */
+        node.state = STATE_READY;
+        node.out.open = false;
+        node.spoiled = false;
+        acknowledge();
+    }
+}
+
+void round_data(const struct link_frame *frame)
+{
+    if (!node.in.open || frame->transfer != node.in.id) {
+        refuse(frame, ERROR_WRONG_STATE, node.state);
+        return;
+    }
+    /* Once complete nothing is accepted any more, so weights in use are never written to. */
+    const uint32_t offset = link_incoming_accept(&node.in, frame->chunk, frame->length);
+    if (offset != UINT32_MAX) {
+        memcpy((uint8_t *)model_weights + offset, frame->payload, frame->length);
+    }
+    acknowledge();
+}
+
+/* First weight that is NaN or infinite, or MODEL_PARAMETERS. */
+static uint32_t first_not_finite(void)
+{
+    uint32_t index = 0;
+    while (index < MODEL_PARAMETERS && engine_is_finite(model_weights[index])) {
+        index++;
+    }
+    return index;
+}
+
+void round_commit(const struct link_frame *frame)
+{
+    struct message_commit commit;
+    if (!message_commit_read(frame->payload, frame->length, &commit)) {
+        malformed(frame);
+        return;
+    }
+    if (!is_current(frame, commit.round)) {
+        return;
+    }
+    if (node.state == STATE_READY) {
+        if (!link_incoming_complete(&node.in)) {
+            refuse(frame, ERROR_WRONG_STATE, node.state);
+            return;
+        }
+        const uint32_t crc = link_crc32(0, (const uint8_t *)model_weights, WEIGHT_BYTES);
+        const uint32_t index = first_not_finite();
+        node.spoiled = crc != node.in.crc || index != MODEL_PARAMETERS;
+        if (node.spoiled) {
+            refuse(frame, crc != node.in.crc ? ERROR_BAD_CRC : ERROR_NOT_FINITE, crc != node.in.crc ? crc : index);
+            return;
+        }
+#if MODEL_KEEPS_ORIGIN
+        memcpy(model_origin, model_weights, WEIGHT_BYTES);
+#endif
+        node.state = STATE_LOADED;
+    }
+    round_status(frame->transfer);
+}
+
+/// Training ///
+
+void round_train(const struct link_frame *frame)
+{
+    struct message_train train;
+    if (!message_train_read(frame->payload, frame->length, &train)) {
+        malformed(frame);
+        return;
+    }
+    if (!is_current(frame, train.round)) {
+        return;
+    }
+    if (node.state == STATE_READY) {
+        refuse(frame, ERROR_WRONG_STATE, node.state);
+        return;
+    }
+    if (node.state == STATE_LOADED) {
+        if (port_sample_count() == 0) {
+            refuse(frame, ERROR_NO_SAMPLES, 0);
+            return;
+        }
+        training_begin(&node.setup);
+        node.state = STATE_TRAINING;
+        node.reported = port_milliseconds();
+    }
+    round_status(frame->transfer);
+}
+
+static void fail(uint32_t sample)
+{
+    node.state = STATE_IDLE;
+    node.in.open = false;
+    node.failed = true;
+    node.failure = sample;
+    wire_error(0, ERROR_NOT_FINITE, sample);
+}
+
+bool round_train_sample(void)
+{
+    if (node.state != STATE_TRAINING) {
+        return false;
+    }
+    const enum training_result result = training_step();
+    if (result == TRAINING_NOT_FINITE || (result == TRAINING_FINISHED && first_not_finite() != MODEL_PARAMETERS)) {
+        fail(training_sample());
+        return true;
+    }
+    if (result == TRAINING_FINISHED) {
+        node.state = STATE_DONE;
+    }
+    if (result == TRAINING_FINISHED || port_milliseconds() - node.reported >= REPORT_MS) {
+        node.reported = port_milliseconds();
+        round_status(0);
+    }
+    return true;
+}
+
+/// The update to the host: FETCH, ACK ///
+
+void round_fetch(const struct link_frame *frame)
+{
+    struct message_fetch fetch;
+    if (!message_fetch_read(frame->payload, frame->length, &fetch)) {
+        malformed(frame);
+        return;
+    }
+    if (!is_current(frame, fetch.round)) {
+        return;
+    }
+    if (node.state != STATE_DONE) {
+        refuse(frame, ERROR_WRONG_STATE, node.state);
+        return;
+    }
+    if (fetch.encoding > 7 || !(encoding_supported() >> fetch.encoding & 1)) {
+        refuse(frame, ERROR_UNSUPPORTED, fetch.encoding);
+        return;
+    }
+    struct message_offer offer = {
+        .round = fetch.round,
+        .encoding = fetch.encoding,
+        .samples = port_sample_count(),
+        .loss = training_loss(),
+    };
+    node.out.open = false;
+    if (!encoding_begin(fetch.encoding, node.setup.seed, &offer.size, &offer.crc)) {
+        refuse(frame, ERROR_NOT_FINITE, training_sample());
+    } else if (!link_outgoing_begin(&node.out, frame->transfer, fetch.payload, offer.size)) {
+        refuse(frame, ERROR_WRONG_SIZE, LINK_MTU);
+    } else {
+        wire_send(FRAME_OFFER, frame->transfer, 0, message_offer_write(wire_payload(), &offer));
+    }
+}
+
+void round_ack(const struct link_frame *frame)
+{
+    struct message_ack ack;
+    if (!message_ack_read(frame->payload, frame->length, &ack)) {
+        malformed(frame);
+    } else if (!node.out.open || frame->transfer != node.out.id) {
+        refuse(frame, ERROR_WRONG_STATE, node.state);
+    } else {
+        link_outgoing_acknowledge(&node.out, frame->chunk, ack.map, ack.stalled != 0);
+    }
+}
+
+bool round_send_chunk(void)
+{
+    uint16_t chunk;
+    uint32_t offset;
+    uint8_t length;
+    if (!link_outgoing_next(&node.out, &chunk, &offset, &length)) {
+        return false;
+    }
+    encoding_read(offset, length, wire_payload());
+    wire_send(FRAME_DATA, node.out.id, chunk, length);
+    return true;
+}

@@ -1,0 +1,81 @@
+#include "wire.h"
+
+#include "port.h"
+#include "protocol.h"
+
+#define PAYLOAD_AT 5 /* behind the COBS code and the header: link_encode works in place */
+#define TRIAL_MS 2000U
+#define BYTES_A_POLL 255
+
+static struct {
+    struct link_decoder decoder;
+    uint8_t frame[LINK_FRAME_MAX];
+    uint32_t rate, rate_before; /* 0: as at boot */
+    uint32_t since;             /* when the trial of `rate` began */
+    bool trial;
+} wire;
+
+void wire_start(void)
+{
+    link_decoder_reset(&wire.decoder);
+    wire.rate = 0;
+    wire.trial = false;
+}
+
+bool wire_receive(struct link_frame *frame, bool *any)
+{
+    *any = false;
+    for (uint8_t budget = BYTES_A_POLL; budget > 0; budget--) {
+        const int16_t byte = port_read();
+        if (byte < 0) {
+            return false;
+        }
+        *any = true;
+        if (link_decode(&wire.decoder, (uint8_t)byte, frame)) {
+            wire.trial = false;
+            return true;
+        }
+    }
+    return false;
+}
+
+uint16_t wire_rejected(void)
+{
+    return wire.decoder.rejected;
+}
+
+uint8_t *wire_payload(void)
+{
+    return wire.frame + PAYLOAD_AT;
+}
+
+void wire_send(uint8_t type, uint8_t transfer, uint16_t chunk, uint8_t length)
+{
+    port_write(wire.frame, link_encode(wire.frame, type, transfer, chunk, wire_payload(), length));
+}
+
+void wire_error(uint8_t transfer, uint8_t code, uint32_t detail)
+{
+    const struct message_error error = {code, detail};
+    wire_send(FRAME_ERROR, transfer, 0, message_error_write(wire_payload(), &error));
+}
+
+void wire_set_baud(uint32_t rate)
+{
+    if (rate != wire.rate) {
+        wire.rate_before = wire.rate;
+        wire.rate = rate;
+        wire.trial = true;
+        port_set_baud(rate);
+        wire.since = port_milliseconds();
+    }
+}
+
+void wire_tick(void)
+{
+    if (wire.trial && port_milliseconds() - wire.since > TRIAL_MS) {
+        wire.trial = false;
+        wire.rate = wire.rate_before;
+        port_set_baud(wire.rate);
+    }
+}
