@@ -54,13 +54,12 @@ class ToolchainError(TierfedError):
     exit_code = 11
 
 
-# Errors of packages that must not import this one, and of coordinator.link, which stands alone: module prefix, class.
+# Errors of packages that must not import this one, and of coordinator.link, which stands alone: package, class.
 FOREIGN = {
     ("codegen", "ModelError"): 4,
     ("codegen", "TierError"): 4,
     ("codegen", "PlanError"): 5,
     ("coordinator", "PortError"): 7,
-    ("coordinator", "FirmwareMismatch"): 8,
     ("boards", "BoardError"): 12,
     ("coordinator", "LinkError"): 13,
     ("codegen", "ProtocolError"): 13,

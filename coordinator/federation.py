@@ -235,7 +235,7 @@ class Federation(Table):
         from codegen.planner import Training as PlanTraining
 
         training = self.training
-        return PlanTraining(training.batch, training.momentum, training.nested, self.link.encoding)
+        return PlanTraining(training.batch, training.momentum, training.nested, self.link.encoding, self.data.range)
 
 
 def load(path: Path) -> Federation:

@@ -48,6 +48,11 @@ def read_idx(path: Path) -> Array:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}; expected an IDX file") from error
     if len(content) > MAX_BYTES:
         raise DataError(f"{path}: more than {MAX_BYTES} bytes; expected a smaller IDX file")
+    return parse_idx(content, str(path))
+
+
+def parse_idx(content: bytes, path: str) -> Array:
+    """Return the array that an IDX file's `content` describes; `path` is for naming it in a DataError."""
     if len(content) < 4:
         raise DataError(f"{path}: {len(content)} bytes; expected an IDX file")
     zero, kind, dimensions = struct.unpack(">HBB", content[:4])

@@ -1,0 +1,6 @@
+"""`python -m coordinator`, the same as `coordinator`."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

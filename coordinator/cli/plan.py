@@ -1,0 +1,172 @@
+"""`coordinator boards`, `plan` and `generate`: what hardware there is, what fits it, and its C header."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import FederationOption, JsonOption, open_federation, print_json, print_table
+
+if TYPE_CHECKING:
+    from codegen.graph import Graph
+    from codegen.planner import Plan
+
+    from ..federation import Federation
+
+BoardsOption = Annotated[list[str] | None, typer.Option("--board", "-b", help="Only this board; may be repeated.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("plan")(plan)
+    app.command("boards")(boards)
+    app.command("generate")(generate)
+
+
+def boards(as_json: JsonOption = False) -> None:
+    """List the boards that are known."""
+    import boards as package
+
+    found = package.all_boards()
+    if as_json:
+        print_json([asdict(board) for board in found])
+        return
+    rows = [
+        [
+            board.id,
+            board.name,
+            board.mcu,
+            f"{board.frequency_hz / 1e6:g}",
+            f"{board.ram:,}",
+            f"{board.flash:,}",
+            board.training.kernel,
+            f"{board.training.bauds[-1]}",
+            f"{board.training.mtu} × {board.training.window}",
+        ]
+        for board in found
+    ]
+    print_table(["board", "name", "MCU", "MHz", "RAM", "flash", "kernel", "baud", "mtu × window"], rows, left=3)
+
+
+def plan(federation: FederationOption = None, board: BoardsOption = None, as_json: JsonOption = False) -> None:
+    """Show what every tier costs on every board: bytes, time, and whether it fits. The arrow marks the tier chosen."""
+    settings = open_federation(federation)
+    rows = plan_rows(settings, board)
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["board", "tier", "", "RAM", "of", "flash", "of", "batch", "step", "round", "samples", "fits"],
+        [_cells(row) for row in rows],
+        left=3,
+    )
+
+
+def plan_rows(federation: Federation, board_ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Return one row for every board × tier: what `coordinator plan --json` prints."""
+    import boards as package
+
+    found = [package.load(board_id) for board_id in board_ids] if board_ids else package.all_boards()
+    graph = federation_graph(federation)
+    return [row for board in found for row in _board_rows(board, graph, federation)]
+
+
+def federation_graph(federation: Federation) -> Graph:
+    """Return the global model's layers, from the cache if the model file has not changed."""
+    from codegen.graph import load_graph
+
+    return load_graph(federation.model_path, federation.model.trainable, federation.seed)[0]
+
+
+def _board_rows(board: Any, graph: Graph, federation: Federation) -> list[dict[str, Any]]:
+    from codegen import planner
+
+    tiers, settings = federation.tier_list(), federation.plan_settings()
+    plans = [planner.plan(board, graph, tiers, tier, settings) for tier in tiers]
+    try:
+        chosen = planner.best(board, graph, tiers, settings).sub_model.tier.name
+    except planner.PlanError:
+        chosen = None
+    return [_row(made, federation.data.samples_per_node, made.sub_model.tier.name == chosen) for made in plans]
+
+
+def _row(made: Plan, samples: int, chosen: bool) -> dict[str, Any]:
+    return {
+        "board": made.board.id,
+        "tier": made.sub_model.tier.name,
+        "chosen": chosen,
+        "fits": made.fits,
+        "reason": made.reason,
+        "missing_bytes": made.missing_bytes,
+        "ram": made.ram,
+        "ram_limit": made.ram_limit,
+        "ram_parts": made.ram_parts,
+        "flash": made.flash,
+        "flash_limit": made.flash_limit,
+        "batch": made.batch,
+        "accumulates": made.accumulates,
+        "keeps_origin": made.keeps_origin,
+        "macs": made.macs,
+        "step_seconds": made.step_seconds,
+        "round_seconds": made.round_seconds(samples),
+        "samples_in_flash": made.samples_in_flash,
+    }
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["board"],
+        row["tier"],
+        "◀" if row["chosen"] else "",
+        f"{row['ram']:,}",
+        f"{row['ram_limit']:,}",
+        f"{row['flash']:,}",
+        f"{row['flash_limit']:,}",
+        f"{row['batch']}",
+        seconds(row["step_seconds"]),
+        seconds(row["round_seconds"]),
+        f"{row['samples_in_flash']:,}" if row["fits"] else "–",
+        "yes" if row["fits"] else f"no, {row['missing_bytes']:,} bytes short",
+    ]
+
+
+def seconds(value: float) -> str:
+    """Return a duration with three digits and a unit: 412 µs, 1.57 ms, 24.1 s, 12.3 min."""
+    for limit, factor, unit in ((1e-3, 1e6, "µs"), (1, 1e3, "ms"), (120, 1, "s"), (7200, 1 / 60, "min")):
+        if value < limit:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value / 3600:.3g} h"
+
+
+def generate(
+    board: Annotated[str, typer.Option("--board", "-b", help="Board id; `coordinator boards` lists them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for model.h and protocol.h.")],
+    federation: FederationOption = None,
+) -> None:
+    """Write a board's model.h and protocol.h, each only if it changed; PlatformIO's pre-build script runs this."""
+    from codegen.build import generate as write
+
+    import boards as package
+    from codegen.graph import load_graph
+
+    settings = open_federation(federation)
+    target = package.load(board)
+    graph, weights = load_graph(settings.model_path, settings.model.trainable, settings.seed)
+    made = write(target, graph, weights, settings.tier_list(), settings.plan_settings(), out)
+    print_json(
+        {
+            "board": target.id,
+            "tier": made.sub_model.tier.name,
+            "model_hash": f"{made.model_hash:08x}",
+            "mtu": target.training.mtu,
+            "window": target.training.window,
+            "kernel": target.training.kernel,
+            "ram": made.ram,
+            "flash": made.flash,
+            "samples_in_flash": made.samples_in_flash,
+        }
+    )
