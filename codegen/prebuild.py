@@ -1,0 +1,153 @@
+"""What PlatformIO runs before each build: the header for this board and federation, and the flags of our own sources.
+
+SCons executes this file in whatever Python the IDE has, so it needs nothing but the standard library (3.8 or later);
+the header is made by the project's own environment, and only when something that it is made from has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Iterable  # noqa: UP035  (collections.abc's cannot be subscripted in Python 3.8)
+
+C_FLAGS = ["-std=c99"]
+CC_FLAGS = ["-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
+OUTPUTS = ("model.h", "protocol.h")
+SOURCE_SUFFIXES = (".c", ".h", ".cpp", ".S", ".ld")
+
+
+class PrebuildError(Exception):
+    """The build cannot go on; one sentence for the user."""
+
+
+def find_python(root: Path) -> Path:
+    """The interpreter that has our packages: the project's `.venv`, or the running one."""
+    for name in ("bin/python", "Scripts/python.exe"):
+        if (root / ".venv" / name).exists():
+            return root / ".venv" / name
+    if all(importlib.util.find_spec(name) for name in ("coordinator", "tensorflow")):
+        return Path(sys.executable)
+    raise PrebuildError(
+        f"{root} has no Python environment (.venv), which makes the model's header; run `make setup` there"
+    )
+
+
+def inputs(root: Path, board: str, federation: Path) -> list[Path]:
+    """Every file that the header is made from: the federation's, the board's, the generator's."""
+    files = {federation, root / "boards" / f"{board}.json", root / "boards" / "__init__.py"}
+    files.update(_named_files(federation))
+    files.update((root / "codegen").glob("*.py"))
+    files.update((root / "codegen" / "templates").glob("*"))
+    files.add(root / "coordinator" / "federation.py")
+    return sorted(path for path in files if path.is_file())
+
+
+def _named_files(federation: Path) -> Iterable[Path]:
+    """Files that a federation file names, by any string in it: older Pythons cannot read TOML. A model may import its
+    neighbours, so they count as well."""
+    for quoted in re.findall(r"\"([^\"\n]+)\"|'([^'\n]+)'", federation.read_text(encoding="utf-8")):
+        path = federation.parent / "".join(quoted)
+        if path.is_file():
+            yield path
+            if path.suffix == ".py":
+                yield from path.parent.glob("*.py")
+
+
+def fingerprint(files: Iterable[Path], root: Path) -> str:
+    """SHA-256 over names and contents; line ends do not count, so that a checkout on Windows is the same."""
+    digest = hashlib.sha256()
+    for path in files:
+        content = path.read_bytes()
+        if path.suffix in (*SOURCE_SUFFIXES, ".py", ".json", ".toml", ".j2"):
+            content = content.replace(b"\r\n", b"\n")
+        name = Path(os.path.relpath(path, root)).as_posix()
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def firmware_hash(root: Path) -> int:
+    """What HELLO reports: the first 32 bits of the SHA-256 over the firmware's sources, all ports included."""
+    sources = [path for path in (root / "firmware").rglob("*") if path.suffix in SOURCE_SUFFIXES]
+    return int(fingerprint(sorted(sources), root)[:8], 16)
+
+
+def generate(root: Path, board: str, federation: Path, out: Path) -> bool:
+    """Make `out`/model.h and protocol.h if something that they are made from has changed; True if they were made."""
+    if not federation.is_file():
+        raise PrebuildError(
+            f"no federation file {federation}; give one by TIERFED_FEDERATION or by custom_federation in platformio.ini"
+        )
+    stamp, wanted = out / "inputs.sha256", fingerprint(inputs(root, board, federation), root)
+    made = all((out / name).is_file() for name in OUTPUTS)
+    if made and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+        return False
+    out.mkdir(parents=True, exist_ok=True)
+    python = find_python(root)
+    command = [str(python), "-m", "coordinator", "generate", "--board", board]
+    command += ["--federation", str(federation), "--out", str(out)]
+    # an IDE's own module path would shadow the environment's packages
+    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    done = subprocess.run(command, cwd=root, env=clean, capture_output=True)
+    if done.returncode:
+        message = done.stderr.decode("utf-8", "replace").strip()
+        if re.search(r"No module named '?\w+'?$", message):
+            raise PrebuildError(f"{python} lacks packages of this project; run `make setup` in {root}")
+        raise PrebuildError(message or f"`{' '.join(command)}` ended with exit code {done.returncode}")
+    stamp.write_text(wanted, encoding="utf-8")
+    return True
+
+
+def link_defines(root: Path, board: str) -> list[tuple[str, Any]]:
+    """The link's sizes for a board, and the firmware's hash, as preprocessor definitions."""
+    try:
+        training = json.loads((root / "boards" / f"{board}.json").read_text(encoding="utf-8"))["training"]
+        sizes = [("LINK_MTU", int(training["mtu"])), ("LINK_WINDOW", int(training["window"]))]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PrebuildError(f"boards/{board}.json: no usable training.mtu and training.window ({error!r})") from None
+    return [*sizes, ("FIRMWARE_HASH", f"0x{firmware_hash(root):08x}UL")]
+
+
+def configure(env: Any) -> None:
+    """Prepare one PlatformIO environment: headers made, flags set for our own sources and for nothing else."""
+    if env.IsCleanTarget():
+        return
+    root, out = Path(env.subst("$PROJECT_DIR")), Path(env.subst("$BUILD_DIR")).resolve() / "generated"
+    board = env.get("BOARD") or env.GetProjectOption("custom_board", "")
+    federation = os.environ.get("TIERFED_FEDERATION") or env.GetProjectOption("custom_federation", "")
+    if not board:
+        raise PrebuildError(f"platformio.ini: [env:{env['PIOENV']}] has no board; expected `board` or `custom_board`")
+    if generate(root, board, (root / federation).resolve(), out):
+        print(f"Generated {out.relative_to(root) if root in out.parents else out} for {board}")
+    defines, sources = link_defines(root, board), Path(env.subst("$PROJECT_SRC_DIR")).resolve()
+    if env.IsIntegrationDump():  # what an editor's index is made from
+        env.Append(CPPPATH=[str(out)], CPPDEFINES=defines)
+
+    def compile_ours(env: Any, node: Any) -> Any:
+        path = Path(node.srcnode().get_abspath()).resolve()
+        if sources not in path.parents:
+            return node
+        strict = path.suffix == ".c"
+        return env.Object(
+            node,
+            CPPPATH=[str(out), *env.get("CPPPATH", [])],
+            CPPDEFINES=[*env.get("CPPDEFINES", []), *defines],
+            CFLAGS=[*env.get("CFLAGS", []), *C_FLAGS],
+            CCFLAGS=[*env.get("CCFLAGS", []), *(CC_FLAGS if strict else [])],
+        )
+
+    env.AddBuildMiddleware(compile_ours)
+
+
+if "Import" in globals():  # SCons executes this file; everyone else imports it
+    Import("env")  # type: ignore[name-defined]  # noqa: F821
+    try:
+        configure(env)  # type: ignore[name-defined]  # noqa: F821
+    except PrebuildError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        env.Exit(1)  # type: ignore[name-defined]  # noqa: F821
