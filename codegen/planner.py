@@ -1,0 +1,258 @@
+"""What a sub-model costs on a board, to the byte, and which tier fits."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field, replace
+from typing import Literal
+
+from boards import Board
+from codegen.graph import Graph, Layer
+from codegen.memory import buffers, place
+from codegen.names import c_names
+from codegen.protocol import Q8_BLOCK
+from codegen.tiers import SubModel, Tier, channels, nested, sub_model
+
+LINK_OVERHEAD = 8  # bytes of a frame on top of its payload
+WINDOW_BYTES, DENSE_BYTES = 22, 10  # sizeof(struct engine_window), sizeof(struct engine_dense): no target pads them
+CODE_BYTES = 96  # flash that one kernel call of the generated functions takes at most, measured on AVR
+WIRE_SHARE = 0.9  # of the line rate that a transfer reaches
+LABEL_BYTES = 2  # beside each sample in flash
+Section = Literal["ram", "flash", "both"]  # both: AVR copies constants into RAM
+
+
+class PlanError(ValueError):
+    """No tier fits a board; the sentence says how many bytes are missing."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a plan needs to know of the federation file."""
+
+    batch: int = 8
+    momentum: float = 0.0
+    nested: bool = True
+    encoding: Literal["auto", "weights", "delta_f32", "delta_q8"] = "auto"
+    input_range: tuple[float, float] = (0.0, 1.0)  # what 8-bit 0 and 255 mean to the model
+
+    @property
+    def input_scale(self) -> float:
+        """What one step of an 8-bit sample is worth."""
+        low, high = self.input_range
+        return (high - low) / 255
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array that the header declares."""
+
+    name: str
+    bytes: int
+    section: Section
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A tier on a board. Bytes unless said otherwise."""
+
+    board: Board
+    sub_model: SubModel
+    widths: tuple[Tier, ...]  # own and every narrower tier, widest first
+    graphs: tuple[Graph, ...] = field(repr=False)  # the sub-model at each width
+    training: Training
+    accumulates: bool  # a gradient buffer: batches larger than one, momentum
+    keeps_origin: bool  # a copy of the round's weights: delta encodings
+    arrays: tuple[Array, ...]
+    ram_parts: dict[str, int]  # arrays by name, and adjustment, link, framework, stack
+    flash: int
+    reason: str = ""  # why it does not fit, and which tier would
+
+    @property
+    def batch(self) -> int:
+        """Samples whose gradients make one step."""
+        return self.training.batch if self.accumulates else 1
+
+    @property
+    def ram(self) -> int:
+        """Everything, the stack's reserve included."""
+        return sum(self.ram_parts.values())
+
+    @property
+    def ram_limit(self) -> int:
+        """What there is; less where the linker may fill only part of it."""
+        training = self.board.training
+        return min(self.board.ram, training.static_ram + training.framework_ram + training.stack)
+
+    @property
+    def flash_limit(self) -> int:
+        """What there is for a program."""
+        return self.board.flash
+
+    @property
+    def missing_ram(self) -> int:
+        """RAM short of fitting."""
+        return max(0, self.ram - self.ram_limit)
+
+    @property
+    def missing_bytes(self) -> int:
+        """RAM, or if that is enough flash, short of fitting."""
+        return self.missing_ram or max(0, self.flash - self.flash_limit)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the board can hold it."""
+        return self.missing_bytes == 0
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one training step, at every width it is trained at."""
+        return sum(_step_macs(graph) for graph in (self.graphs if self.training.nested else self.graphs[:1]))
+
+    @property
+    def step_seconds(self) -> float:
+        """Time of one sample."""
+        board = self.board.training
+        return (self.macs * board.cycles_per_mac + board.cycles_per_sample) / self.board.frequency_hz
+
+    @property
+    def samples_in_flash(self) -> int:
+        """How many samples the rest of the flash holds."""
+        return max(0, self.flash_limit - self.flash) // (self.sub_model.graph.features + LABEL_BYTES)
+
+    @property
+    def transfer_bytes(self) -> tuple[int, int]:
+        """Bytes on the wire of a round's weights and of its update, frames included."""
+        count = self.sub_model.graph.parameters
+        small = self.keeps_origin and self.training.encoding in ("auto", "delta_q8")
+        update = count + 4 * math.ceil(count / Q8_BLOCK) if small else 4 * count
+        return self._framed(4 * count), self._framed(update)
+
+    def round_seconds(self, samples: int, epochs: int = 1) -> float:
+        """Time of a round: weights there, training, update back, at the fastest rate the board holds."""
+        wire = 10 * sum(self.transfer_bytes) / (max(self.board.training.bauds) * WIRE_SHARE)
+        return wire + samples * epochs * self.step_seconds
+
+    @property
+    def model_hash(self) -> int:
+        """u32 of all that both sides must agree on: layers, frozen weights, channels at each width, input scale."""
+        layers = [astuple(layer)[1:] for layer in self.sub_model.graph.layers]  # a layer's name changes nothing
+        counts = [[layer.out_shape[2] for layer in graph.layers] for graph in self.graphs]
+        graph = self.sub_model.graph
+        facts = [self.sub_model.tier.name, layers, counts, graph.frozen_crc, self.training.input_range]
+        return zlib.crc32(json.dumps(facts).encode())
+
+    def _framed(self, size: int) -> int:
+        return size + LINK_OVERHEAD * math.ceil(size / self.board.training.mtu)
+
+
+def plan(board: Board, graph: Graph, tiers: Sequence[Tier], tier: Tier, training: Training) -> Plan:
+    """Return the plan of one tier, whether it fits or not; if not, `reason` says why. Raises TierError."""
+    ordered = nested(graph, tiers)
+    found = _plan(board, graph, ordered, tier, training)
+    if found.fits:
+        return found
+    plans = (_plan(board, graph, ordered, other, training) for other in ordered)
+    fitting = next((other.sub_model.tier.name for other in plans if other.fits), None)
+    return _with_reason(found, f"{fitting} is the largest that fits" if fitting else "no tier fits")
+
+
+def best(board: Board, graph: Graph, tiers: Sequence[Tier], training: Training) -> Plan:
+    """Return the plan of the largest tier that fits. Raises PlanError if none does, and TierError."""
+    ordered = nested(graph, tiers)
+    for tier in ordered:
+        found = _plan(board, graph, ordered, tier, training)
+        if found.fits:
+            return found
+    raise PlanError(_with_reason(found, "no tier fits: add a narrower tier to [tiers], or use a larger board").reason)
+
+
+def _with_reason(found: Plan, instead: str) -> Plan:
+    what = "RAM" if found.missing_ram else "flash"
+    name = found.sub_model.tier.name
+    sentence = f"tier {name} needs {found.missing_bytes:,} bytes of {what} more than {found.board.id} has; {instead}"
+    return replace(found, reason=sentence)
+
+
+def _plan(board: Board, graph: Graph, ordered: Sequence[Tier], tier: Tier, training: Training) -> Plan:
+    """Return the first of the ways to train this tier that fits, or the one that needs least."""
+    widths = _own_and_narrower(graph, ordered, tier)
+    own = sub_model(graph, tier)
+    graphs = (own.graph, *(sub_model(graph, other).graph for other in widths[1:]))
+    may_accumulate = (True, False) if training.batch > 1 or training.momentum else (False,)
+    may_keep_origin = (False,) if training.encoding == "weights" else (True, False)
+    for accumulates in may_accumulate:
+        for keeps_origin in may_keep_origin:
+            arrays = _arrays(board, graphs, accumulates, keeps_origin)
+            calls = 3 * len(own.graph.layers)  # forward, activation, backward
+            flash = board.training.framework_flash + CODE_BYTES * calls
+            flash += sum(array.bytes for array in arrays if array.section != "ram")
+            parts = _ram_parts(board, own.graph, arrays)
+            found = Plan(
+                board, own, widths, graphs, training, accumulates, keeps_origin, tuple(arrays), parts, flash
+            )  # fmt: skip
+            if found.fits:
+                return found
+    return found
+
+
+def _own_and_narrower(graph: Graph, ordered: Sequence[Tier], tier: Tier) -> tuple[Tier, ...]:
+    """Return the tier and those narrower, leaving out any that keeps the same channels as the one before it."""
+    widths = [tier]
+    for other in ordered:
+        if channels(graph, other) < channels(graph, widths[-1]):
+            widths.append(other)
+    return tuple(widths)
+
+
+def _arrays(board: Board, graphs: Sequence[Graph], accumulates: bool, keeps_origin: bool) -> list[Array]:
+    """Return every array that the header declares, in its order."""
+    graph = graphs[0]
+    constant: Section = "both" if board.training.env == "atmelavr" else "flash"
+    arrays = [Array("model_weights", 4 * graph.parameters, "ram")]
+    if accumulates:
+        arrays.append(Array("model_gradients", 4 * graph.parameters, "ram"))
+    if keeps_origin:
+        arrays.append(Array("model_origin", 4 * graph.parameters, "ram"))
+    arrays.append(Array("model_arena", place(buffers(graph, accumulates)).bytes, "ram"))
+    for name, layer in zip(c_names(graph), graph.layers, strict=True):
+        size = DENSE_BYTES if layer.kind == "dense" else WINDOW_BYTES
+        arrays.append(Array(f"model_shape_{name}", size * len(graphs), constant))
+        if not layer.trainable:
+            arrays += [Array(f"model_{t.role}_{name}", 4 * t.size, constant) for t in layer.tensors()]
+    return arrays
+
+
+def _ram_parts(board: Board, graph: Graph, arrays: Sequence[Array]) -> dict[str, int]:
+    training = board.training
+    return {
+        **{array.name: array.bytes for array in arrays if array.section != "flash"},
+        "adjustment": 4 * graph.classes,  # firmware/node/training.c: one float a class
+        "link": 2 * (training.mtu + LINK_OVERHEAD) + 2 * training.window,
+        "framework": training.framework_ram,
+        "stack": training.stack,
+    }
+
+
+def _step_macs(graph: Graph) -> int:
+    """Forward, then the gradients of weights and of inputs down to the first trainable layer."""
+    first = graph.first_trainable
+    return sum(
+        layer_macs(layer) * (1 + (layer.trainable and index >= first) + (index > first))
+        for index, layer in enumerate(graph.layers)
+    )
+
+
+def layer_macs(layer: Layer) -> int:
+    """Return the multiply-accumulates of a layer's forward pass; padding costs nothing."""
+    inputs, outputs = layer.in_shape[2], layer.out_shape[2]
+    if layer.kind == "dense":
+        return math.prod(layer.in_shape) * outputs
+    taps = math.prod(
+        sum(0 <= at * layer.stride[axis] - layer.pad[axis] + tap < layer.in_shape[axis]
+            for at in range(layer.out_shape[axis]) for tap in range(layer.kernel[axis]))
+        for axis in (0, 1)
+    )  # fmt: skip
+    return taps * outputs * (inputs if layer.kind == "conv2d" else 1)
