@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -45,15 +44,6 @@ def decode(encoding: Encoding, blob: bytes, sent: bytes) -> Flat:
     if not finite.all():
         raise UpdateError(f"sent {np.count_nonzero(~finite)} values that are not finite, out of {before.size}")
     return delta
-
-
-def split(flat: Flat, shapes: Sequence[tuple[int, ...]]) -> list[Flat]:
-    """Cut a flat update into tensors of `shapes`, which must hold exactly as many elements."""
-    sizes = [int(np.prod(shape)) for shape in shapes]
-    if sum(sizes) != flat.size:
-        raise UpdateError(f"sent {flat.size} values; its sub-model has {sum(sizes)}")
-    parts = np.split(flat, np.cumsum(sizes)[:-1])
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def encode_q8(delta: Flat, uniform: npt.NDArray[np.float32]) -> bytes:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codegen.protocol import Q8_BLOCK, Encoding
-from coordinator.deltas import UpdateError, decode, encode_q8, encoded_size, split
+from coordinator.deltas import UpdateError, decode, encode_q8, encoded_size
 
 SIZES = [1, 2, Q8_BLOCK - 1, Q8_BLOCK, Q8_BLOCK + 1, 3 * Q8_BLOCK + 17]
 
@@ -89,11 +89,3 @@ def test_noise_gives_finite_numbers_or_is_refused(encoding: Encoding, blob: byte
     except UpdateError:
         return
     assert delta.shape == (count,) and np.isfinite(delta).all()
-
-
-def test_split_keeps_wire_order() -> None:
-    parts = split(np.arange(10, dtype=np.float32), [(2, 3), (4,)])
-    assert [part.shape for part in parts] == [(2, 3), (4,)]
-    np.testing.assert_array_equal(np.concatenate([part.ravel() for part in parts]), np.arange(10))
-    with pytest.raises(UpdateError, match="10 values; its sub-model has 9"):
-        split(np.arange(10, dtype=np.float32), [(9,)])
