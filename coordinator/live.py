@@ -1,0 +1,256 @@
+"""What a run looks like while it works: a table in a terminal, a line a round elsewhere, and a picture of it."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from .events import (
+    Evaluated,
+    Event,
+    NodeAnswered,
+    NodeConnected,
+    NodeFailed,
+    NodeLog,
+    NodeMissing,
+    NodeProgress,
+    RoundAggregated,
+    RoundStarted,
+    RunEnded,
+    RunStarted,
+)
+
+# Blue and orange are told apart by nearly everybody; the words say the same.
+STYLES = {
+    "sending": "cyan",
+    "training": "blue",
+    "fetching": "cyan",
+    "done": "bold",
+    "lost": "yellow",
+    "absent": "yellow",
+}
+REFRESHES = 5  # a second; the nodes need the processor more
+PICTURE_WIDTH = 104  # columns
+
+
+@dataclass
+class NodeRow:
+    """What is known of one node."""
+
+    board: str = ""
+    tier: str = ""
+    state: str = "connecting"
+    done: int = 0
+    total: int = 0
+    loss: float | None = None
+    goodput: float = 0.0  # bytes a second
+    retransmissions: int = 0
+
+
+@dataclass
+class View:
+    """A run as its events tell it; `render` draws it."""
+
+    name: str = ""
+    rounds: int = 0
+    round: int = 0
+    started: float = field(default_factory=time.monotonic)
+    nodes: dict[str, NodeRow] = field(default_factory=dict)
+    accuracy: dict[str, float] = field(default_factory=dict)
+    evaluated: int = 0
+    ended: bool = False
+
+    def __call__(self, event: Event) -> None:
+        """Take in one event."""
+        match event:
+            case RunStarted():
+                self.name, self.rounds, self.round = event.name, event.rounds, event.after_round
+                for node in event.nodes:
+                    self.row(node)
+            case NodeConnected():
+                row = self.row(event.node)
+                row.board, row.tier, row.state = event.board, event.tier, "idle"
+            case NodeMissing():
+                row = self.row(event.node)
+                row.board, row.state = event.board, "absent"
+            case RoundStarted():
+                self.round = event.round
+            case NodeProgress():
+                row = self.row(event.node)
+                row.state, row.done, row.total = event.stage, event.done, event.total
+                row.goodput, row.retransmissions = event.goodput, event.retransmissions
+                row.loss = row.loss if event.loss is None else event.loss
+            case NodeAnswered():
+                row = self.row(event.node)
+                row.state, row.loss = "done", event.loss
+            case NodeFailed():
+                self.row(event.node).state = "lost"
+            case Evaluated():
+                self.accuracy, self.evaluated = event.accuracy, event.round
+            case RunEnded():
+                self.ended = True
+
+    def row(self, node: str) -> NodeRow:
+        """Return a node's row, made if it is new."""
+        return self.nodes.setdefault(node, NodeRow())
+
+    def variety(self) -> int:
+        """How many different things the nodes are doing: the frame with most is the one to show."""
+        return len({row.state for row in self.nodes.values()})
+
+    def render(self, height: int | None = None) -> RenderableType:
+        """Return the table, cut to `height` lines."""
+        title = Text.assemble(
+            (self.name or "connecting", "bold"), f"  round {self.round} of {self.rounds}  ", _clock(self)
+        )
+        rows = list(self.nodes.items())
+        shown = rows if height is None else rows[: max(1, height - 7)]
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        for head in ("node", "board", "tier", "state"):
+            table.add_column(head, no_wrap=True)
+        table.add_column("progress", width=20)
+        for head in ("loss", "link", "resent"):
+            table.add_column(head, justify="right", no_wrap=True)
+        for name, row in shown:
+            table.add_row(
+                name, row.board, row.tier, Text(row.state, STYLES.get(row.state, "")), _bar(row), *_figures(row)
+            )
+        parts: list[RenderableType] = [title, Text(), table]
+        if len(rows) > len(shown):
+            states = Counter(row.state for _, row in rows[len(shown) :])
+            parts.append(Text(f"… and {', '.join(f'{count} {state}' for state, count in states.items())}", "dim"))
+        return Group(*parts, Text(), Text(self.accuracy_line()))
+
+    def accuracy_line(self) -> str:
+        """Return the accuracy of every tier as of the last evaluation."""
+        if not self.accuracy:
+            return "accuracy: not yet"
+        return f"accuracy after round {self.evaluated}: " + shares(self.accuracy)
+
+
+def shares(accuracy: dict[str, float]) -> str:
+    """Return accuracies as people read them: "expanded 95.1 %  base 94.0 %"."""
+    return "  ".join(f"{tier} {100 * value:.1f} %" for tier, value in accuracy.items())
+
+
+def _clock(view: View) -> str:
+    seconds = int(time.monotonic() - view.started)
+    return f"{seconds // 60}:{seconds % 60:02d}"
+
+
+def _bar(row: NodeRow) -> RenderableType:
+    if row.state in ("idle", "connecting", "absent", "lost"):
+        return Text()
+    finished = row.state == "done"
+    total = max(row.total, 1)
+    return ProgressBar(
+        total, total if finished else min(row.done, total), 20, complete_style="blue", finished_style="blue"
+    )
+
+
+def _figures(row: NodeRow) -> tuple[str, str, str]:
+    loss = "" if row.loss is None else f"{row.loss:.3f}"
+    link = f"{row.goodput / 1000:.1f} kB/s" if row.goodput else ""
+    return loss, link, "" if row.state == "absent" else str(row.retransmissions)
+
+
+def notice(event: Event) -> str | None:
+    """Return the line that an event deserves in any log, or None."""
+    match event:
+        case NodeMissing():
+            return f"{event.node}: no port answers for this {event.board}; the run goes on without it"
+        case NodeFailed():
+            return f"{event.node}: {event.reason}; round {event.round} goes on without it"
+        case NodeLog():
+            return f"{event.node} says: {event.text}"
+        case RoundAggregated() if not event.aggregated:
+            return f"round {event.round} is not aggregated: {event.reason}"
+    return None
+
+
+class Watcher:
+    """Shows a run: call it with every event, inside `with`. In a terminal a live table; elsewhere lines."""
+
+    def __init__(self, console: Console | None = None, picture: Path | None = None) -> None:
+        """Draw on `console` (None: stdout); write the run's busiest last frame to the SVG file `picture`."""
+        self.view = View()
+        self._console = console or Console(highlight=False)
+        self._picture = picture
+        self._best = (0, "")  # variety of the frame to show, and its SVG
+        self._aggregated: RoundAggregated | None = None
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(_Frame(self.view, self._console), console=self._console, refresh_per_second=REFRESHES)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()  # leaves the last frame on the screen
+        if self._picture is not None and self._best[1]:
+            self._picture.write_text(self._best[1], encoding="utf-8")
+
+    def __call__(self, event: Event) -> None:
+        """Take in one event of the run."""
+        self.view(event)
+        line = notice(event) or (self._plain(event) if self._live is None else None)
+        if line:
+            self._console.print(line, markup=False, soft_wrap=True)
+        if self._picture is not None and self.view.round == self.view.rounds and isinstance(event, NodeProgress):
+            self._keep_frame()
+
+    def _plain(self, event: Event) -> str | None:
+        """Return the line for a log that is no terminal: one a round."""
+        match event:
+            case RunStarted():
+                return f"{event.name}: {len(event.nodes)} nodes, {event.rounds} rounds"
+            case NodeConnected():
+                return f"{event.node}: {event.board}, tier {event.tier}, batch {event.batch}, on {event.port}"
+            case RoundAggregated():
+                self._aggregated = event
+            case Evaluated() if event.round == 0:
+                return f"round 0/{self.view.rounds}: {shares(event.accuracy)}"
+            case Evaluated():
+                done = self._aggregated
+                answered = f"{len(done.answered)} answered in {done.seconds:.1f} s, " if done else ""
+                return f"round {event.round}/{self.view.rounds}: {answered}{shares(event.accuracy)}"
+        return None
+
+    def _keep_frame(self) -> None:
+        variety = self.view.variety()
+        if variety > self._best[0]:
+            self._best = variety, svg(self.view.render(), f"coordinator · {self.view.name}")
+
+
+class _Frame:
+    """A renderable that draws the view anew at each refresh."""
+
+    def __init__(self, view: View, console: Console) -> None:
+        self._view, self._console = view, console
+
+    def __rich__(self) -> RenderableType:
+        return self._view.render(self._console.height)
+
+
+def svg(frame: RenderableType, title: str, width: int = PICTURE_WIDTH) -> str:
+    """Return a picture of a terminal with `frame` in it; it names no font of the network."""
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(frame)
+    picture = console.export_svg(title=title, unique_id="live")
+    return re.sub(r"@font-face \{.*?\n    \}\n", "", picture, flags=re.DOTALL)
