@@ -1,0 +1,445 @@
+"""A session: one node behind one port. Requests are matched to replies by the frame's transfer number, repeated when no
+answer comes, and safe to repeat; blobs move as transfers."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from codegen.protocol import (
+    MTU_MAX,
+    MTU_MIN,
+    PROTOCOL_VERSION,
+    WINDOW_MAX,
+    Ack,
+    Baud,
+    Begin,
+    Commit,
+    Encoding,
+    Error,
+    ErrorCode,
+    Fetch,
+    FrameType,
+    Hello,
+    HelloRequest,
+    Labels,
+    LabelsRequest,
+    Log,
+    Message,
+    Offer,
+    ProtocolError,
+    Status,
+    TransferKind,
+)
+from coordinator.link.errors import LinkError, LinkLost, LinkTimeout, NodeError
+from coordinator.link.frames import Decoder, Frame, encode
+from coordinator.link.transfer import Receiver, RoundTrip, Sender
+
+M = TypeVar("M", bound=Message)
+_ACK = struct.Struct(Ack.layout()[0])
+
+
+class Port(Protocol):
+    """Anything that carries bytes both ways. All calls come from the event loop's thread and never block."""
+
+    @property
+    def name(self) -> str: ...
+    def start(self, on_data: Callable[[bytes], None], on_lost: Callable[[str], None]) -> None:
+        """Begin to read. `on_lost` is called once, with the reason, when the port vanishes; never after `close`."""
+
+    def write(self, data: bytes) -> None: ...
+    def set_baud(self, baud: int) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass
+class LinkStatistics:
+    """What a session has moved. Bytes are those on the wire; times in seconds."""
+
+    bytes_down: int = 0  # to the node
+    bytes_up: int = 0
+    retransmissions: int = 0  # frames sent again, either way, as far as can be seen from here
+    frames_rejected: int = 0  # damaged or not frames at all, received here
+    goodput: float = 0.0  # bytes a second of the last transfer's content
+    round_trip: float | None = None  # smoothed; None before the first transfer
+
+
+class _Waiter:
+    """Someone who waits for frames of one transfer number."""
+
+    def __init__(self, future: asyncio.Future[Frame]) -> None:
+        self.future = future
+
+    def handle(self, frame: Frame) -> None:
+        """Take a frame; ERROR has been dealt with."""
+
+    def settle(self) -> None:
+        """All frames of one read have been handled."""
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def finish(self, frame: Frame) -> None:
+        if not self.future.done():
+            self.future.set_result(frame)
+
+
+class _Request(_Waiter):
+    def __init__(self, future: asyncio.Future[Frame], reply: FrameType) -> None:
+        super().__init__(future)
+        self._reply = reply
+
+    def handle(self, frame: Frame) -> None:
+        if frame.type == self._reply:
+            self.finish(frame)
+
+
+_DONE = Frame(0, 0, 0, b"")
+
+
+class _Flow(_Waiter):
+    """A transfer under way: frames move it on inside the read callback, a timer when nothing comes."""
+
+    def __init__(self, session: Session, future: asyncio.Future[Frame], id: int, engine: Sender | Receiver) -> None:
+        super().__init__(future)
+        self.session = session
+        self.id = id
+        self.opening = b""  # the frame that began it: sent again when the node may have forgotten
+        self._timed = engine
+        self._silences = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def arm(self) -> None:
+        """Start or restart the timer; cheap to call when it already runs."""
+        if self._timer is None and not self.future.done():
+            self._timer = self.session.loop.call_at(self._timed.deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self.future.done():
+            return
+        if self._timed.quiet > self.session.patience:
+            self.fail(LinkTimeout(f"{self.session.name}: a transfer stood still for {self.session.patience:g} s"))
+            return
+        if self.session.loop.time() >= self._timed.deadline:
+            self._silences += 1
+            self._timed.expire()
+            if self._silences % 2 == 0:
+                self.session.write(self.opening)
+            self.push()
+        self.arm()
+
+    def push(self) -> None:
+        """Send what there is to send."""
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class _Sending(_Flow):
+    def __init__(self, session: Session, future: asyncio.Future[Frame], id: int, sender: Sender) -> None:
+        super().__init__(session, future, id, sender)
+        self._sender = sender
+        self._latest: tuple[int, int] | None = None
+
+    def handle(self, frame: Frame) -> None:
+        # Acknowledgements are cumulative: only the last of a read matters.
+        if frame.type == FrameType.ACK and len(frame.payload) == _ACK.size:
+            self._latest = (frame.chunk, _ACK.unpack(frame.payload)[0])
+
+    def settle(self) -> None:
+        if self._latest is None:
+            return
+        self._sender.acknowledge(*self._latest)
+        self._latest = None
+        self.push()
+
+    def push(self) -> None:
+        again = self._sender.retransmitted
+        frames = [encode(FrameType.DATA, self.id, chunk, data) for chunk, data in self._sender.ready()]
+        self.session.stats.retransmissions += self._sender.retransmitted - again
+        if frames:
+            self.session.write(b"".join(frames))
+        if self._sender.done:
+            self.finish(_DONE)
+
+
+class _Receiving(_Flow):
+    def __init__(self, session: Session, future: asyncio.Future[Frame], id: int, receiver: Receiver) -> None:
+        super().__init__(session, future, id, receiver)
+        self._receiver = receiver
+        self._came = False
+
+    def handle(self, frame: Frame) -> None:
+        if frame.type == FrameType.DATA:
+            self._receiver.accept(frame.chunk, frame.payload)
+            self._came = True
+
+    def settle(self) -> None:
+        if self._came:
+            self._came = False
+            self.push()
+
+    def push(self) -> None:
+        receiver = self._receiver
+        payload = _ACK.pack(receiver.map, receiver.stalled)
+        self.session.write(encode(FrameType.ACK, self.id, receiver.next, payload))
+        if receiver.done:
+            self.finish(_DONE)
+
+
+class Session:
+    """Talks to the node behind `port`; made inside a running event loop, or given one.
+
+    patience: seconds that a transfer may stand still before LinkTimeout. Every call may raise LinkLost (the port
+    vanished), LinkTimeout (no answer) and NodeError (refused).
+    """
+
+    def __init__(self, port: Port, *, loop: asyncio.AbstractEventLoop | None = None, patience: float = 10.0) -> None:
+        self.loop = loop or asyncio.get_running_loop()
+        self.name = port.name
+        self.patience = patience
+        self.stats = LinkStatistics()
+        self.node: Hello | None = None  # once hello() was answered
+        self.on_status: Callable[[Status], None] | None = None
+        self.on_log: Callable[[str], None] | None = None
+        self.on_error: Callable[[NodeError], None] | None = None
+        self.on_lost: Callable[[LinkLost], None] | None = None
+        self._lost: LinkLost | None = None
+        self._port = port
+        self._decoder = Decoder()
+        self._waiting: dict[int, _Waiter] = {}
+        self._last_id = 0
+        self._moving = asyncio.Lock()
+        self._round_trip = RoundTrip()
+        port.start(self._on_data, self._on_port_lost)
+
+    @property
+    def closed(self) -> bool:
+        return self._lost is not None
+
+    async def close(self) -> None:
+        """Close the port; whoever still waits gets LinkLost."""
+        self._port.close()
+        self._end(LinkLost(f"{self.name} was closed"))
+
+    # What the port calls
+
+    def _on_data(self, data: bytes) -> None:
+        frames = self._decoder.feed(data)
+        self.stats.bytes_up += len(data)
+        self.stats.frames_rejected = self._decoder.rejected
+        touched: set[_Waiter] = set()
+        for frame in frames:
+            waiter = self._waiting.get(frame.transfer)
+            if waiter is None:
+                self._unsolicited(frame)
+            elif frame.type == FrameType.ERROR:
+                waiter.fail(self._node_error(frame))
+            else:
+                waiter.handle(frame)
+                touched.add(waiter)
+        for waiter in touched:
+            waiter.settle()
+        if self._decoder.text:
+            lines, self._decoder.text = self._decoder.text, []
+            for line in lines:
+                self._log(line)
+
+    def _on_port_lost(self, reason: str) -> None:
+        lost = LinkLost(f"{self.name}: {reason}")
+        self._end(lost)
+        if self.on_lost:
+            self.on_lost(lost)
+
+    def _end(self, lost: LinkLost) -> None:
+        self._lost = self._lost or lost
+        for waiter in list(self._waiting.values()):
+            waiter.fail(self._lost)
+
+    def _unsolicited(self, frame: Frame) -> None:
+        try:
+            if frame.type == FrameType.LOG:
+                self._log(Log.decode(frame.payload).text)
+            elif frame.transfer != 0:
+                return  # the late answer to a request that was given up
+            elif frame.type == FrameType.STATUS and self.on_status:
+                self.on_status(Status.decode(frame.payload))
+            elif frame.type == FrameType.ERROR:
+                error = self._node_error(frame)
+                for waiter in list(self._waiting.values()):
+                    waiter.fail(error)
+                if self.on_error and isinstance(error, NodeError):
+                    self.on_error(error)
+        except ProtocolError as problem:
+            self._log(f"(malformed: {problem})")
+
+    def _node_error(self, frame: Frame) -> LinkError:
+        try:
+            error = Error.decode(frame.payload)
+        except ProtocolError as problem:
+            return LinkError(f"{self.name}: {problem}; host and firmware differ: rebuild and flash it")
+        return NodeError(error.code, error.detail)
+
+    def _log(self, line: str) -> None:
+        if self.on_log:
+            self.on_log(line)
+
+    # Requests
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, unless the port is gone."""
+        if self._lost is None:
+            self.stats.bytes_down += len(data)
+            self._port.write(data)
+
+    def _next_id(self) -> int:
+        for _ in range(255):
+            self._last_id = self._last_id % 255 + 1
+            if self._last_id not in self._waiting:
+                return self._last_id
+        raise LinkError(f"{self.name}: 255 requests wait already")
+
+    @contextmanager
+    def _registered(self, id: int, waiter: _Waiter) -> Iterator[None]:
+        if self._lost is not None:
+            raise self._lost
+        self._waiting[id] = waiter
+        try:
+            yield
+        finally:
+            del self._waiting[id]
+
+    async def _exchange(
+        self, message: Message, reply: type[M], id: int, timeout: float = 1.0, retries: int = 4
+    ) -> tuple[int, M]:
+        """Send until `reply` comes; return its frame's chunk number and the message."""
+        future: asyncio.Future[Frame] = self.loop.create_future()
+        data = b"\0" + encode(message.type, id, 0, message.encode())  # the delimiter ends any noise on an idle wire
+        with self._registered(id, _Request(future, reply.type)):
+            for attempt in range(retries + 1):
+                self.stats.retransmissions += attempt > 0
+                self.write(data)
+                await asyncio.wait((future,), timeout=timeout)
+                if future.done():
+                    break
+            else:
+                seconds = (retries + 1) * timeout
+                raise LinkTimeout(f"{self.name}: no answer to {message.type.name} in {seconds:g} s")
+            frame = future.result()
+        try:
+            return frame.chunk, reply.decode(frame.payload)
+        except ProtocolError as problem:
+            raise LinkError(f"{self.name}: {problem}; host and firmware differ: rebuild and flash it") from None
+
+    async def request(self, message: Message, reply: type[M], timeout: float = 1.0, retries: int = 4) -> M:
+        """Send `message` until `reply` comes, at most `retries` more times, `timeout` seconds apart."""
+        return (await self._exchange(message, reply, self._next_id(), timeout, retries))[1]
+
+    async def hello(self, timeout: float = 6.0) -> Hello:
+        """Ask the node who it is. timeout: seconds altogether; a board that opening has reset needs about two."""
+        interval = 0.4
+        try:
+            hello = await self.request(HelloRequest(), Hello, interval, max(round(timeout / interval) - 1, 0))
+        except LinkTimeout:
+            said = "it sends something else" if self.stats.bytes_up else "nothing comes"
+            raise LinkTimeout(
+                f"{self.name}: no Tierfed node answers in {timeout:g} s ({said}); flash the board with "
+                "`pio run -e BOARD -t upload`, or see `coordinator ports`"
+            ) from None
+        if hello.protocol != PROTOCOL_VERSION:
+            raise LinkError(
+                f"{self.name}: its firmware speaks protocol {hello.protocol}, this host {PROTOCOL_VERSION}; "
+                f"rebuild and flash it with `pio run -e {hello.board} -t upload`"
+            )
+        if not MTU_MIN <= hello.mtu <= MTU_MAX or not 1 <= hello.window <= WINDOW_MAX:
+            raise LinkError(f"{self.name}: HELLO with mtu {hello.mtu} and window {hello.window} makes no sense")
+        self.node = hello
+        return hello
+
+    async def labels(self, classes: int) -> tuple[int, ...]:
+        """Return how many samples of each of `classes` labels the node has."""
+        counts: list[int] = []
+        while len(counts) < classes:
+            labels = await self.request(LabelsRequest(len(counts)), Labels)
+            if labels.first != len(counts) or not labels.counts:
+                raise LinkError(f"{self.name}: it has counts for {len(counts)} labels; expected {classes}")
+            counts += labels.counts
+        return tuple(counts[:classes])
+
+    async def set_baud(self, baud: int) -> None:
+        """Change the wire's rate at both ends; the node goes back by itself if nothing is heard at the new one."""
+        await self.request(Baud(baud), Status)
+        self._port.set_baud(baud)
+
+    # Transfers
+
+    @property
+    def _mtu(self) -> int:
+        return self.node.mtu if self.node else MTU_MIN
+
+    async def send(self, kind: TransferKind, round: int, blob: bytes) -> Status:
+        """Move `blob` to the node and have it taken; returns the STATUS that says so."""
+        begin = Begin(kind, self._mtu, round, len(blob), zlib.crc32(blob))
+        async with self._moving:
+            try:
+                return await self._send_once(begin, blob)
+            except NodeError as error:
+                if error.code != ErrorCode.BAD_CRC:
+                    raise
+            return await self._send_once(begin, blob)
+
+    async def _send_once(self, begin: Begin, blob: bytes) -> Status:
+        started = self.loop.time()
+        id = self._next_id()
+        chunk, ack = await self._exchange(begin, Ack, id)
+        sender = Sender(blob, begin.payload, self.node.window if self.node else 1, self.loop.time, self._round_trip)
+        sender.acknowledge(chunk, ack.map)
+        flow = _Sending(self, self.loop.create_future(), id, sender)
+        await self._run(flow, begin)
+        status = (await self._exchange(Commit(begin.round), Status, id))[1]
+        self._measure(len(blob), started)
+        return status
+
+    async def fetch(self, round: int, encoding: Encoding) -> tuple[Offer, bytes]:
+        """Move the node's update of `round` here; returns what the node says of it, and its bytes, CRC-32 checked."""
+        async with self._moving:
+            for _ in range(2):
+                offer, blob = await self._fetch_once(Fetch(round, encoding, self._mtu))
+                if zlib.crc32(blob) == offer.crc:
+                    return offer, blob
+        raise LinkError(f"{self.name}: its update arrived damaged twice (CRC-32 0x{offer.crc:08x} announced)")
+
+    async def _fetch_once(self, fetch: Fetch) -> tuple[Offer, bytes]:
+        started = self.loop.time()
+        id = self._next_id()
+        offer = (await self._exchange(fetch, Offer, id))[1]
+        most = 8 * self.node.parameters + 8 if self.node else 65535 * fetch.payload  # no encoding is twice float32
+        if offer.size > most:
+            raise LinkError(f"{self.name}: it offers an update of {offer.size} bytes; at most {most} make sense")
+        receiver = Receiver(offer.size, fetch.payload, self.loop.time, self._round_trip)
+        await self._run(_Receiving(self, self.loop.create_future(), id, receiver), fetch)
+        self.stats.retransmissions += receiver.retransmitted
+        self._measure(offer.size, started)
+        return offer, bytes(receiver.blob)
+
+    async def _run(self, flow: _Flow, opening: Message) -> None:
+        flow.opening = encode(opening.type, flow.id, 0, opening.encode())
+        with self._registered(flow.id, flow):
+            try:
+                flow.push()
+                flow.arm()
+                await flow.future
+            finally:
+                flow.stop()
+
+    def _measure(self, size: int, started: float) -> None:
+        self.stats.goodput = size / max(self.loop.time() - started, 1e-9)
+        self.stats.round_trip = self._round_trip.smoothed
