@@ -153,7 +153,7 @@ class Nodes(Table):
 
 
 class Federation(Table):
-    """A whole federation file. `directory` is where its relative paths start."""
+    """A whole federation file; its relative paths start at its own folder."""
 
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
@@ -165,7 +165,7 @@ class Federation(Table):
     link: Link = Link()
     entries: Annotated[tuple[Nodes, ...], Field(alias="nodes", min_length=1)]
 
-    _directory: Path = PrivateAttr(default=Path())
+    _path: Path = PrivateAttr(default=Path("federation.toml"))
 
     @field_validator("tiers")
     @classmethod
@@ -201,24 +201,33 @@ class Federation(Table):
                 yield index, NodeSpec(name, entry.board, entry.uid.lower() if entry.uid else None)
 
     @property
+    def path(self) -> Path:
+        """The federation file itself, absolute."""
+        return self._path
+
+    @property
     def directory(self) -> Path:
         """The folder of the federation file."""
-        return self._directory
+        return self._path.parent
 
     @property
     def model_path(self) -> Path:
         """The model file, resolved against the federation file's folder."""
-        return self._directory / self.model.path
+        return self.directory / self.model.path
 
     @property
     def data_path(self) -> Path:
         """The data set, resolved against the federation file's folder."""
-        return self._directory / self.data.path
+        return self.directory / self.data.path
+
+    def settings(self) -> dict[str, Any]:
+        """Return the whole file as plain values, with the defaults that it leaves out."""
+        return self.model_dump(mode="json", by_alias=True)
 
     @property
     def digest(self) -> str:
         """SHA-256, as hex, of the file's meaning: layout, comments and defaults written out do not change it."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(self.settings(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def tier_list(self) -> list[Tier]:
@@ -263,5 +272,5 @@ def parse(document: dict[str, Any], source: str, path: Path) -> Federation:
         federation = Federation.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise FederationError(explain(error, Federation, source, path)) from error
-    federation._directory = path.parent
+    federation._path = path.absolute()
     return federation

@@ -87,6 +87,9 @@ class View:
                 row.board, row.state = event.board, "absent"
             case RoundStarted():
                 self.round = event.round
+                for node in event.nodes:
+                    row = self.row(node)
+                    row.state, row.done, row.total = "idle", 0, 0
             case NodeProgress():
                 row = self.row(event.node)
                 row.state, row.done, row.total = event.stage, event.done, event.total

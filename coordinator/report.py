@@ -1,0 +1,180 @@
+"""A run as one HTML page, made from what it journaled: no network, no script."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .errors import RunFileError
+from .journal import Line, read_journal
+from .plot import line_plot
+
+LIVE_PICTURE = "live.svg"  # in the run's folder: the live table as it looked in the last round
+SETTINGS = "federation.json"  # in the run's folder: the federation file, defaults written out
+
+
+@dataclass
+class NodeSummary:
+    """A line of the node table; text, ready to show."""
+
+    name: str
+    board: str = ""
+    tier: str = ""
+    samples: str = ""
+    batch: str = ""
+    encoding: str = ""
+    rounds: int = 0
+    loss: str = ""
+    bytes_down: str = ""
+    bytes_up: str = ""
+    retransmissions: str = ""
+
+
+@dataclass(frozen=True)
+class RoundSummary:
+    """A line of the accuracy table; round 0 is the model before training."""
+
+    round: int
+    accuracy: dict[str, float]
+    answered: str
+    seconds: str
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.html into a run's folder and return its path. Raises RunFileError if nothing was journaled there."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    lines = _journal(folder)
+    templates = FileSystemLoader(Path(__file__).parent / "templates")
+    environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = environment.get_template("report.html.j2").render(_content(folder, lines))
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def write_pictures(run: Path, folder: Path) -> list[Path]:
+    """Write accuracy.svg and, if the run kept a frame of its table, live.svg to `folder`; return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    accuracy = folder / "accuracy.svg"
+    accuracy.write_text(accuracy_plot(history(_journal(run))), encoding="utf-8")
+    if not (run / LIVE_PICTURE).is_file():
+        return [accuracy]
+    return [accuracy, Path(shutil.copyfile(run / LIVE_PICTURE, folder / LIVE_PICTURE))]
+
+
+def accuracy_plot(rounds: list[RoundSummary]) -> str:
+    """Return accuracy by round, a line a tier, as SVG. The untrained model is left out: it would flatten the rest."""
+    shown = [row for row in rounds if row.round > 0] or rounds
+    tiers = list(dict.fromkeys(tier for row in shown for tier in row.accuracy))
+    lines = {tier: [(row.round, row.accuracy[tier]) for row in shown if tier in row.accuracy] for tier in tiers}
+    return line_plot(lines, "round", "accuracy on the test images")
+
+
+def _journal(folder: Path) -> list[Line]:
+    path = folder / "journal.jsonl"
+    if not path.is_file():
+        raise RunFileError(f"{folder}: no journal.jsonl; expected the folder of a run, such as runs/demo")
+    lines, _ = read_journal(path)
+    if not _of(lines, "run_started"):
+        raise RunFileError(f"{path}: no run has started in it")
+    return lines
+
+
+def _of(lines: list[Line], event: str) -> list[Line]:
+    return [line for line in lines if line["event"] == event]
+
+
+def _content(folder: Path, lines: list[Line]) -> dict[str, Any]:
+    started, ended = _of(lines, "run_started"), _of(lines, "run_ended")
+    rounds = history(lines)
+    return {
+        "name": started[0]["name"],
+        "begun": datetime.fromtimestamp(started[0]["time"]).strftime("%Y-%m-%d %H:%M"),
+        "rounds": started[-1]["rounds"],
+        "rounds_done": len({line["round"] for line in _of(lines, "round_aggregated")}),
+        "seconds": f"{ended[-1]['seconds']:.1f} s" if ended else None,
+        "ended": bool(ended),
+        "accuracy": rounds[-1].accuracy if rounds else {},
+        "plot": accuracy_plot(rounds),
+        "warnings": warnings(lines),
+        "nodes": node_table(lines),
+        "history": rounds,
+        "settings": _settings(folder, started[-1], ended),
+    }
+
+
+def history(lines: list[Line]) -> list[RoundSummary]:
+    """Return the evaluated rounds, in order; of a round run twice (after a crash) the later one counts."""
+    aggregated = {line["round"]: line for line in _of(lines, "round_aggregated")}
+    evaluated = {line["round"]: line for line in _of(lines, "evaluated")}
+    rows = []
+    for number, line in sorted(evaluated.items()):
+        done = aggregated.get(number)
+        answered, seconds = (str(len(done["answered"])), f"{done['seconds']:.1f}") if done else ("", "")
+        rows.append(RoundSummary(number, line["accuracy"], answered, seconds))
+    return rows
+
+
+def node_table(lines: list[Line]) -> list[NodeSummary]:
+    """Return every node of the federation, in its order, with what it did over the whole run."""
+    nodes = {name: NodeSummary(name) for line in _of(lines, "run_started") for name in line["nodes"]}
+    for line in _of(lines, "node_missing"):
+        nodes.setdefault(line["node"], NodeSummary(line["node"])).board = line["board"]
+    for line in _of(lines, "node_connected"):
+        node = nodes.setdefault(line["node"], NodeSummary(line["node"]))
+        node.board, node.tier, node.encoding = line["board"], line["tier"], line["encoding"]
+        node.samples, node.batch = f"{line['samples']:,}", str(line["batch"])
+    for name, node in nodes.items():
+        answers = [line for line in _of(lines, "node_answered") if line["node"] == name]
+        traffic = [line for line in _of(lines, "node_traffic") if line["node"] == name]
+        node.rounds = len({line["round"] for line in answers})
+        node.loss = f"{answers[-1]['loss']:.4f}" if answers else ""
+        if traffic:
+            node.bytes_down, node.bytes_up = (
+                f"{sum(line[key] for line in traffic) / 1000:,.1f}" for key in ("bytes_down", "bytes_up")
+            )
+            node.retransmissions = str(sum(line["retransmissions"] for line in traffic))
+    return list(nodes.values())
+
+
+def warnings(lines: list[Line]) -> list[str]:
+    """Return what went wrong and was survived, a sentence each."""
+    found = []
+    for line in lines:
+        match line["event"]:
+            case "node_missing":
+                found.append(f"{line['node']}: no port answered for this {line['board']}.")
+            case "node_failed":
+                found.append(f"Round {line['round']} went on without {line['node']}: {line['reason']}.")
+            case "round_aggregated" if not line["aggregated"]:
+                found.append(f"Round {line['round']} was not aggregated: {line['reason']}.")
+            case "run_started" if line["after_round"]:
+                found.append(f"The run was interrupted, and went on after round {line['after_round']}.")
+    return found
+
+
+def _settings(folder: Path, started: Line, ended: list[Line]) -> list[tuple[str, str]]:
+    rows = []
+    try:
+        tables = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        tables = {}
+    for table, value in tables.items():
+        if isinstance(value, dict):
+            rows += [(f"{table}.{key}", _shown(inner)) for key, inner in value.items() if inner is not None]
+        else:
+            rows.append((table, _shown(value)))
+    rows.append(("federation file, SHA-256", started["federation"]))
+    rows += [("global weights, SHA-256", line["weights_sha256"]) for line in ended[-1:]]
+    return rows
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return ", ".join(" ".join(str(part) for part in item.values() if part is not None) for item in value)
+    return value if isinstance(value, str) else json.dumps(value)
