@@ -187,7 +187,7 @@ class Watcher:
     """Shows a run: call it with every event, inside `with`. In a terminal a live table; elsewhere lines."""
 
     def __init__(self, console: Console | None = None, picture: Path | None = None) -> None:
-        """Draw on `console` (None: stdout); write the run's busiest last frame to the SVG file `picture`."""
+        """Draw on `console` (None: stdout's); write the run's busiest last frame to the SVG file `picture`."""
         self.view = View()
         self._console = console or Console(highlight=False)
         self._picture = picture

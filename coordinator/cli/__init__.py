@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from .. import errors
-from . import data, plan, run
+from . import data, plan, ports, run
 
 app = typer.Typer(
     name="coordinator",
@@ -21,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 run.register(app)
+ports.register(app)
 plan.register(app)
 data.register(app)
 
