@@ -28,10 +28,11 @@ uint32_t training_order(uint32_t seed, uint8_t epoch, uint32_t position, uint32_
         half++;
     }
     const uint32_t mask = (UINT32_C(1) << half) - 1;
+    const uint32_t start = hash32(seed); /* neighbouring seeds must not share the orders of neighbouring epochs */
     do {
         uint32_t left = position >> half, right = position & mask;
         for (uint8_t round = 0; round < 4; round++) {
-            const uint32_t key = hash32(seed + UINT32_C(4) * epoch + round);
+            const uint32_t key = hash32(start + UINT32_C(4) * epoch + round);
             const uint32_t mixed = left ^ (hash32(right ^ key) & mask);
             left = right;
             right = mixed;

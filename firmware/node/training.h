@@ -32,7 +32,8 @@ float training_loss(void);      /* running mean of this epoch at the node's own 
  * results past the end are enciphered again ("cycle walking": Black and Rogaway, Ciphers with Arbitrary Finite
  * Domains, 2002). With h half of the bits and mask = 2^h - 1, in 32-bit arithmetic:
  *   left = position >> h, right = position & mask; for r = 0..3:
- *   left, right = right, left ^ (hash32(right ^ hash32(seed + 4 * epoch + r)) & mask);  position = left << h | right
+ *   left, right = right, left ^ (hash32(right ^ hash32(hash32(seed) + 4 * epoch + r)) & mask);
+ *   position = left << h | right
  */
 uint32_t training_order(uint32_t seed, uint8_t epoch, uint32_t position, uint32_t count);
 
