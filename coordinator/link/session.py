@@ -112,7 +112,6 @@ class _Flow(_Waiter):
         self.id = id
         self.opening = b""  # the frame that began it: sent again when the node may have forgotten
         self._timed = engine
-        self._silences = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def arm(self) -> None:
@@ -128,9 +127,8 @@ class _Flow(_Waiter):
             self.fail(LinkTimeout(f"{self.session.name}: a transfer stood still for {self.session.patience:g} s"))
             return
         if self.session.loop.time() >= self._timed.deadline:
-            self._silences += 1
             self._timed.expire()
-            if self._silences % 2 == 0:
+            if self._timed.silences % 2 == 0:
                 self.session.write(self.opening)
             self.push()
         self.arm()
@@ -188,10 +186,9 @@ class _Receiving(_Flow):
             self.push()
 
     def push(self) -> None:
-        receiver = self._receiver
-        payload = _ACK.pack(receiver.map, receiver.stalled)
-        self.session.write(encode(FrameType.ACK, self.id, receiver.next, payload))
-        if receiver.done:
+        next, map, stalled = self._receiver.acknowledgement()
+        self.session.write(encode(FrameType.ACK, self.id, next, _ACK.pack(map, stalled)))
+        if self._receiver.done:
             self.finish(_DONE)
 
 
@@ -399,7 +396,10 @@ class Session:
     async def _send_once(self, begin: Begin, blob: bytes) -> Status:
         started = self.loop.time()
         id = self._next_id()
+        again = self.stats.retransmissions
         chunk, ack = await self._exchange(begin, Ack, id)
+        if self.stats.retransmissions == again:
+            self._round_trip.sample(self.loop.time() - started)
         sender = Sender(blob, begin.payload, self.node.window if self.node else 1, self.loop.time, self._round_trip)
         sender.acknowledge(chunk, ack.map)
         flow = _Sending(self, self.loop.create_future(), id, sender)

@@ -15,9 +15,13 @@ Clock = Callable[[], float]
 
 
 class RoundTrip:
-    """Retransmission timeout from measured round trips (RFC 6298), in seconds."""
+    """Retransmission timeout from measured round trips (RFC 6298), in seconds.
 
-    INITIAL, MINIMUM, MAXIMUM = 0.5, 0.2, 2.0
+    Only what was sent into a silent wire is measured: in a full window a chunk waits behind the others, but then
+    something arrives at every moment, and silence is what the timeout is for.
+    """
+
+    INITIAL, MINIMUM, MAXIMUM = 0.5, 0.1, 2.0
 
     def __init__(self) -> None:
         self.smoothed: float | None = None
@@ -41,7 +45,7 @@ class _Timed:
         self.round_trip = round_trip
         self._clock = clock
         self._progress = self._since = clock()
-        self._backoff = 1.0
+        self.silences = 0  # timeouts since the transfer last moved on
 
     @property
     def quiet(self) -> float:
@@ -51,15 +55,17 @@ class _Timed:
     @property
     def deadline(self) -> float:
         """The clock's time at which to call `expire`."""
-        return self._since + min(self.round_trip.timeout * self._backoff, RoundTrip.MAXIMUM)
+        return self._since + min(self.round_trip.timeout * (1 << self.silences), RoundTrip.MAXIMUM)
 
-    def _moved(self) -> None:
-        self._progress = self._since = self._clock()
-        self._backoff = 1.0
+    def _heard(self, moved: bool) -> None:
+        self._since = self._clock()
+        if moved:
+            self._progress = self._since
+            self.silences = 0
 
     def _expired(self) -> None:
         self._since = self._clock()
-        self._backoff *= 2
+        self.silences = min(self.silences + 1, 8)
 
 
 class Sender(_Timed):
@@ -82,7 +88,8 @@ class Sender(_Timed):
         self._window = min(window, MAP_BITS)
         self._fresh = 0  # first chunk never sent
         self._serial = 0  # counts chunks sent
-        self._sent: dict[int, tuple[int, float | None]] = {}  # in flight: serial, and when, if it was sent once
+        self._sent: dict[int, int] = {}  # in flight: serial of the last sending
+        self._probe: tuple[int, float] | None = None  # a chunk that was sent into a silent wire, once, and when
         self._due: set[int] = set()
         self._arrived: set[int] = set()  # in flight, but known to have arrived
         self._reordered = False  # chunks in flight were not all sent in the order of their numbers
@@ -103,14 +110,14 @@ class Sender(_Timed):
         fresh = range(self._fresh, min(self.next + self._window, self.count))
         if not picked and not fresh:
             return []
-        now = self._clock()
         if not self._sent:
-            self._since = now
+            self._since = self._clock()
+            self._probe = (fresh.start, self._since)
         self._reordered |= bool(picked)
         self._fresh = max(self._fresh, fresh.stop)
         self._due.clear()
         for chunk in (*picked, *fresh):
-            self._sent[chunk] = (self._serial, None if chunk in self._sent else now)
+            self._sent[chunk] = self._serial
             self._serial += 1
         size = self._payload
         return [(chunk, self._blob[chunk * size : (chunk + 1) * size]) for chunk in (*picked, *fresh)]
@@ -121,31 +128,30 @@ class Sender(_Timed):
             return  # out of date, or nonsense
         if next > self._fresh:  # it has them from before: go on from there
             self._fresh, map = next, 0
-        newest, when = -1, None
-        for chunk in range(self.next, next):
-            serial, at = self._sent.pop(chunk, (-1, None))
-            if serial > newest:
-                newest, when = serial, at
+        newest = max((self._sent.pop(chunk, -1) for chunk in range(self.next, next)), default=-1)
+        if self._probe and next > self._probe[0]:
+            self.round_trip.sample(self._clock() - self._probe[1])
+            self._probe = None
         arrived = {next + 1 + bit for bit in range(MAP_BITS) if map >> bit & 1} if map else set()
-        if next > self.next or not arrived <= self._arrived:
-            self._moved()
+        self._heard(moved=next > self.next or not arrived <= self._arrived)
         self.next, self._arrived = next, arrived
         if arrived or self._reordered:
             self._find_lost(newest)
-        if when is not None:
-            self.round_trip.sample(self._clock() - when)
 
     def _find_lost(self, newest: int) -> None:
         """Mark as due what was sent before the newest chunk known to have arrived."""
-        newest = max([newest, *(self._sent[chunk][0] for chunk in self._arrived)])
-        lost = {chunk for chunk, (serial, _) in self._sent.items() if serial < newest}
-        self._due = (self._due & self._sent.keys() | lost) - self._arrived
-        serials = [self._sent[chunk][0] for chunk in sorted(self._sent)]
+        newest = max([newest, *(self._sent[chunk] for chunk in self._arrived)])
+        lost = {chunk for chunk, serial in self._sent.items() if serial < newest}
+        self._due = ((self._due & self._sent.keys()) | lost) - self._arrived
+        if self._probe and self._probe[0] in self._due:
+            self._probe = None
+        serials = [self._sent[chunk] for chunk in sorted(self._sent)]
         self._reordered = serials != sorted(serials)
 
     def expire(self) -> None:
         """The deadline has passed: everything in flight is due again."""
         self._due = self._sent.keys() - self._arrived
+        self._probe = None
         self._expired()
 
 
@@ -163,10 +169,10 @@ class Receiver(_Timed):
         self.blob = bytearray(size)
         self.next = 0  # first chunk missing
         self.map = 0  # bit i: chunk next + 1 + i is here
-        self.stalled = False  # what the next acknowledgement must say
         self.retransmitted = 0  # chunks that came after a later one
         self._payload = payload
         self._last = -1
+        self._stalled = False
         self._asked: float | None = self._since
 
     @property
@@ -179,6 +185,7 @@ class Receiver(_Timed):
         start = chunk * self._payload
         if chunk <= self._last:
             self.retransmitted += 1
+        self._heard(moved=False)
         if not 0 <= ahead <= MAP_BITS or chunk >= self.count or len(data) != min(self._payload, len(self.blob) - start):
             return False
         if ahead:
@@ -196,12 +203,16 @@ class Receiver(_Timed):
         if self._asked is not None:
             self.round_trip.sample(self._clock() - self._asked)
             self._asked = None
-        self.stalled = False
-        self._moved()
+        self._heard(moved=True)
         return True
+
+    def acknowledgement(self) -> tuple[int, int, bool]:
+        """Return (next, map, stalled) as they stand. `stalled` once a silence: each makes all in flight come again."""
+        stalled, self._stalled = self._stalled, False
+        return self.next, self.map, stalled
 
     def expire(self) -> None:
         """The deadline has passed: ask for everything that was in flight."""
-        self.stalled = True
+        self._stalled = True
         self._asked = None
         self._expired()

@@ -42,7 +42,8 @@ struct link_decoder {
 void link_decoder_reset(struct link_decoder *decoder);
 /* Feed one byte; true when a whole, valid frame is in `frame`. */
 bool link_decode(struct link_decoder *decoder, uint8_t byte, struct link_frame *frame);
-/* Encode into out[LINK_FRAME_MAX]; returns the bytes to send, the delimiter included. length <= LINK_MTU. */
+/* Encode into out[LINK_FRAME_MAX]; returns the bytes to send, the delimiter included. length <= LINK_MTU.
+ * The payload may already lie at out + 5, where it goes: a sender needs no second buffer. */
 uint16_t link_encode(uint8_t *out, uint8_t type, uint8_t transfer, uint16_t chunk, const uint8_t *payload,
                      uint8_t length);
 
@@ -78,8 +79,8 @@ bool link_incoming_complete(const struct link_incoming *in);
 /* False as above. Nothing is sent before the first acknowledgement. */
 bool link_outgoing_begin(struct link_outgoing *out, uint8_t id, uint8_t payload, uint32_t size);
 /* An acknowledgement arrived. A chunk in flight is lost if one sent after it has arrived (the wire keeps order);
- * `stalled` says that nothing has come for a while: everything in flight is due again. What makes no sense (from
- * an untrusted wire) or is out of date changes nothing. */
+ * `stalled` says that nothing has come for a while: everything in flight is due again. `next` may lie past all that
+ * was sent: a transfer taken up again. What makes no sense, or is out of date, changes nothing. */
 void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint16_t map, bool stalled);
 /* The next chunk to send and its place: false if there is none now. */
 bool link_outgoing_next(struct link_outgoing *out, uint16_t *chunk, uint32_t *offset, uint8_t *length);

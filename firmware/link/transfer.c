@@ -82,7 +82,14 @@ static bool later(uint16_t a, uint16_t b)
 
 void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint16_t map, bool stalled)
 {
-    if (!out->open || next < out->next || next > out->fresh) {
+    const bool beyond = next != 0 && (uint32_t)(next - 1U) * out->payload >= out->size;
+    if (!out->open || next < out->next || beyond) {
+        return;
+    }
+    if (next > out->fresh) { /* it has them from before: go on from there */
+        out->next = out->fresh = next;
+        out->due = 0;
+        out->flowing = true;
         return;
     }
     /* Bit i: chunk next + i has arrived; only chunks in flight can have. */
