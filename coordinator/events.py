@@ -51,7 +51,7 @@ class NodeMissing(Event):
 
 @dataclass(frozen=True)
 class NodeLog(Event):
-    """A line that a board wrote for people."""
+    """A line that a board wrote for people. Not journaled."""
 
     node: str
     text: str

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.errors import RunFileError
-from coordinator.events import CheckpointWritten, Event, NodeProgress
+from coordinator.events import CheckpointWritten, Event, NodeLog, NodeProgress
 
 Line = dict[str, Any]
 
@@ -81,8 +81,8 @@ class Journal:
         self._lock.close()
 
     def write(self, event: Event) -> None:
-        """Append an event and sync it; progress is not journaled."""
-        if isinstance(event, NodeProgress):
+        """Append an event and sync it; progress and boards' own lines are not journaled."""
+        if isinstance(event, NodeProgress | NodeLog):
             return
         line = {"event": event_name(type(event)), "time": round(time.time(), 3)} | dataclasses.asdict(event)
         self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
@@ -90,16 +90,14 @@ class Journal:
         os.fsync(self._file.fileno())
         self.lines.append(line)
 
-    def checkpoint(self, number: int, weights: Sequence[npt.NDArray[np.float32]]) -> CheckpointWritten:
-        """Make the weights after round `number` durable, then journal and return that fact."""
+    def save(self, number: int, weights: Sequence[npt.NDArray[np.float32]]) -> CheckpointWritten:
+        """Make the weights after round `number` durable and return that fact, which is yet to be journaled."""
         path = self.folder / f"round-{number:03d}.npz"
         buffer = io.BytesIO()
         np.savez(buffer, **{f"tensor{index:03d}": tensor for index, tensor in enumerate(weights)})  # type: ignore[arg-type]
         write_durably(path, buffer.getvalue())
         digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-        event = CheckpointWritten(number, path.name, digest, weights_sha256(weights))
-        self.write(event)
-        return event
+        return CheckpointWritten(number, path.name, digest, weights_sha256(weights))
 
     def last_checkpoint(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, list[npt.NDArray[np.float32]]] | None:
         """Return the last round whose checkpoint is what was journaled, and its weights; None if there is none."""

@@ -78,7 +78,7 @@ def test_the_last_valid_checkpoint_is_found(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         assert journal.last_checkpoint(SHAPES) is None
         for number in (1, 2, 3):
-            journal.checkpoint(number, weights(number))
+            journal.write(journal.save(number, weights(number)))
     # Round 4's checkpoint is on the disk, but the coordinator was killed before the journal named it.
     (tmp_path / "round-004.npz").write_bytes((tmp_path / "round-003.npz").read_bytes())
     with Journal(tmp_path, resume=True) as journal:
@@ -96,7 +96,7 @@ def test_the_last_valid_checkpoint_is_found(tmp_path: Path) -> None:
 
 def test_a_checkpoint_name_stays_in_its_folder(tmp_path: Path) -> None:
     with Journal(tmp_path / "run") as journal:
-        event = journal.checkpoint(1, weights(1))
+        event = journal.save(1, weights(1))
         line = {"file": "../round-001.npz", "sha256": event.sha256, "round": 1}
         assert journal.read_checkpoint(line, SHAPES) is not None  # the file name only
 
@@ -113,6 +113,6 @@ def test_hostile_checkpoints_are_refused(tmp_path: Path) -> None:
 
 def test_the_digest_is_of_the_values(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
-        first, second = journal.checkpoint(1, weights(1)), journal.checkpoint(2, weights(1))
+        first, second = journal.save(1, weights(1)), journal.save(2, weights(1))
     assert first.sha256 == second.sha256 and first.weights_sha256 == second.weights_sha256 == weights_sha256(weights(1))
     assert weights_sha256(weights(1)) != weights_sha256(weights(2))

@@ -1,0 +1,148 @@
+"""What a run depends on, and what it leaves: the model, the headers, the summary."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+import boards
+from codegen.graph import Graph, load_graph, load_keras
+from codegen.header import model_header
+from codegen.planner import Plan, best, plan
+from coordinator.aggregation import Weights
+from coordinator.data import Dataset, load_dataset
+from coordinator.events import Evaluated, Event, NodeTraffic, RoundAggregated, RunStarted
+from coordinator.federation import Federation
+from coordinator.journal import Line, event_name, weights_sha256, write_durably
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a run depends on, loaded."""
+
+    federation: Federation
+    graph: Graph
+    weights: Weights  # before the first round
+    dataset: Dataset
+    plans: dict[str, Plan]  # by board id
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, as hex, of the federation file's meaning, the initial weights and the data set."""
+        digest = hashlib.sha256(self.federation.digest.encode())
+        digest.update(repr(self.graph.layers).encode() + weights_sha256(self.weights).encode())
+        data = self.dataset
+        for array in (data.x_train, data.y_train, data.x_test, data.y_test):
+            digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def load(federation: Federation) -> Inputs:
+    """Read the model and the data and plan every board. Raises ModelError, DataError, PlanError."""
+    graph, weights = load_graph(federation.model_path, federation.model.trainable, federation.seed)
+    dataset = load_dataset(federation.data_path, federation.data.range, graph.classes)
+    tiers, settings = federation.tier_list(), federation.plan_settings()
+    ids = dict.fromkeys(spec.board for spec in federation.nodes())
+    plans = {board: best(boards.load(board), graph, tiers, settings) for board in ids}
+    return Inputs(federation, graph, weights, dataset, plans)
+
+
+@dataclass(frozen=True)
+class NodeSummary:
+    """What one node did over the whole run, resumptions included."""
+
+    name: str
+    board: str
+    tier: str
+    rounds_answered: int
+    bytes_down: int
+    bytes_up: int
+    retransmissions: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """summary.json."""
+
+    name: str
+    rounds: int
+    rounds_aggregated: int
+    seconds: float
+    accuracy: dict[str, float]  # of every tier's slice, after the last round
+    history: list[dict[str, float]]  # the same after every round, from the untrained model on
+    nodes: list[NodeSummary]
+    seed: int
+    federation: str  # hash of all that the run depends on
+    weights_sha256: str
+
+
+def write_keras(federation: Federation, weights: Sequence[npt.NDArray[np.float32]], path: Path) -> None:
+    """Write the user's own model with the weights of the run, for plain Keras."""
+    model = load_keras(federation.model_path, federation.seed)
+    model.set_weights(weights)
+    temporary = path.with_name("writing.keras")
+    model.save(temporary)
+    write_durably(path, temporary.read_bytes())
+    temporary.unlink()
+
+
+def headers(inputs: Inputs, weights: Sequence[npt.NDArray[np.float32]]) -> dict[str, str]:
+    """Return model.h of every tier, for a board that has it, or the largest board if none has."""
+    federation, graph = inputs.federation, inputs.graph
+    tiers, settings = federation.tier_list(), federation.plan_settings()
+    chosen = {made.sub_model.tier.name: made for made in inputs.plans.values()}
+    largest = max(boards.all_boards(), key=lambda board: (board.ram, board.flash))
+    plans = {tier.name: chosen.get(tier.name) or plan(largest, graph, tiers, tier, settings) for tier in tiers}
+    return {name: model_header(made, weights) for name, made in plans.items()}
+
+
+def summarise(inputs: Inputs, lines: Sequence[Line], fingerprint: str, digest: str, seconds: float) -> Summary:
+    """Return the summary of a run from what was journaled; of a round run twice, the later one counts."""
+    federation = inputs.federation
+    aggregated = {line["round"]: line for line in _of(lines, RoundAggregated)}
+    evaluated = {line["round"]: line["accuracy"] for line in _of(lines, Evaluated)}
+    nodes = []
+    for spec in federation.nodes():
+        traffic = [line for line in _of(lines, NodeTraffic) if line["node"] == spec.name]
+        nodes.append(
+            NodeSummary(
+                name=spec.name,
+                board=spec.board,
+                tier=inputs.plans[spec.board].sub_model.tier.name,
+                rounds_answered=sum(spec.name in line["answered"] for line in aggregated.values()),
+                bytes_down=sum(line["bytes_down"] for line in traffic),
+                bytes_up=sum(line["bytes_up"] for line in traffic),
+                retransmissions=sum(line["retransmissions"] for line in traffic),
+            )
+        )
+    return Summary(
+        name=federation.name,
+        rounds=federation.training.rounds,
+        rounds_aggregated=sum(line["aggregated"] for line in aggregated.values()),
+        seconds=round(seconds, 3),
+        accuracy=evaluated[max(evaluated)],
+        history=[evaluated[number] for number in sorted(evaluated)],
+        nodes=nodes,
+        seed=federation.seed,
+        federation=fingerprint,
+        weights_sha256=digest,
+    )
+
+
+def earlier_seconds(lines: Sequence[Line]) -> float:
+    """Return how long the coordinators before this one worked on the run, as far as the journal shows."""
+    total, started, last = 0.0, 0.0, 0.0
+    for line in lines:
+        if line["event"] == event_name(RunStarted):
+            total, started = total + last - started, line["time"]
+        last = line["time"]
+    return float(total + last - started)
+
+
+def _of(lines: Sequence[Line], kind: type[Event]) -> list[Line]:
+    return [line for line in lines if line["event"] == event_name(kind)]

@@ -1,0 +1,251 @@
+"""Who is there: ports opened, boards greeted, and matched to the nodes that the federation file lists.
+
+Nodes are known by their unique id, never by their port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import boards
+from codegen.planner import Plan
+from codegen.prebuild import firmware_hash
+from codegen.protocol import Hello
+from coordinator.events import NodeConnected, NodeMissing, Observer
+from coordinator.federation import Federation, NodeSpec
+from coordinator.link.errors import LinkError, LinkTimeout, PortError
+from coordinator.link.ports import list_ports, open_port
+from coordinator.link.session import Port, Session
+from coordinator.nodes import FirmwareMismatch, LinkNode
+
+AUTO = "auto"
+RESET_SECONDS = 2.5  # a board that opening the port has reset answers within this time
+SWITCH_SECONDS = 1.5  # a node answers at a new rate within this time, or is back at the old one in two
+FALLBACK_SECONDS = 2.2
+
+Opener = Callable[[str, int], Port]
+
+
+@dataclass
+class Found:
+    """A board that answered on a port."""
+
+    port: str
+    session: Session
+    hello: Hello
+
+    @property
+    def uid(self) -> str:
+        """16 hexadecimal digits."""
+        return self.hello.uid.hex()
+
+
+def emulated_uid(name: str) -> str:
+    """Return the unique id of the twin that stands in for the node of this name: the first 8 bytes of BLAKE2s."""
+    return hashlib.blake2s(name.encode(), digest_size=8).hexdigest()
+
+
+async def assemble(
+    federation: Federation, plans: Mapping[str, Plan], ports: Sequence[str], observer: Observer
+) -> list[LinkNode]:
+    """Return the federation's nodes that answer on `ports` (or AUTO), in the order of the file, ready for a round.
+
+    `plans` by board id. Raises LinkError (PortError, LinkTimeout) for a port that was named and is no node,
+    FirmwareMismatch for a board with another model or firmware.
+    """
+    rates = sorted({boards.load(board).training.bauds[0] for board in plans})
+    auto = list(ports) == [AUTO]
+    names = likely_ports() if auto else list(dict.fromkeys(ports))
+    found = await find(names, rates, tolerant=auto)
+    nodes: list[LinkNode] = []
+    try:
+        check_unique(found)
+        matches, strangers = match(federation.nodes(), found)
+        if strangers and not auto:
+            raise LinkError(stranger(strangers[0]))
+        for spec, board in matches:
+            if board is None:
+                observer(NodeMissing(spec.name, spec.board))
+                continue
+            plan = plans[spec.board]
+            check(board, plan, federation.path)
+            connection = _Connection(board, plan, federation.path)
+            nodes.append(LinkNode(spec.name, plan, board.port, connection, observer))
+        await asyncio.gather(*(node.open() for node in nodes))
+    except BaseException:
+        await asyncio.gather(*(each.session.close() for each in found))
+        raise
+    kept = {node.port for node in nodes}
+    await asyncio.gather(*(each.session.close() for each in found if each.port not in kept))
+    for node in nodes:
+        observer(connected(node, federation))
+    return nodes
+
+
+def likely_ports() -> list[str]:
+    """Return the ports whose USB ids are those of a board that we know."""
+    known = {usb for board in boards.all_boards() for usb in board.training.usb}
+    return [port.name for port in list_ports() if port.usb in known]
+
+
+async def find(names: Sequence[str], rates: Sequence[int], tolerant: bool = False) -> list[Found]:
+    """Open all ports at once and greet who is there; `tolerant`: leave out those that do not answer."""
+    answers = await asyncio.gather(*(greet(name, rates) for name in names), return_exceptions=True)
+    found = [answer for answer in answers if isinstance(answer, Found)]
+    for answer in answers:
+        if isinstance(answer, BaseException) and not (tolerant and isinstance(answer, LinkError)):
+            await asyncio.gather(*(each.session.close() for each in found))
+            raise answer
+    if not found:
+        raise PortError("no port answers like a node; `coordinator ports` lists them, --ports names them")
+    return found
+
+
+async def greet(name: str, rates: Sequence[int], opener: Opener = open_port) -> Found:
+    """Open a port and have the board behind it say who it is, at the first of `rates` at which it answers."""
+    port = await asyncio.to_thread(opener, name, rates[0])
+    session = Session(port)
+    try:
+        for rate in rates:
+            port.set_baud(rate)
+            try:
+                hello = await session.hello(RESET_SECONDS)
+            except LinkTimeout:
+                if rate == rates[-1]:
+                    raise
+            else:
+                await speed_up(session, port, hello, rate)
+                return Found(name, session, hello)
+    except BaseException:
+        await session.close()
+        raise
+    raise PortError(f"{name}: no rate to try")
+
+
+async def speed_up(session: Session, port: Port, hello: Hello, rate: int) -> None:
+    """Change to the fastest rate that the board holds, if both ends can; go back if nothing is heard there."""
+    try:
+        fastest = max(boards.load(hello.board).training.bauds)
+    except boards.BoardError:
+        return  # refused later, in words
+    if fastest == rate or "://" in port.name:
+        return
+    try:
+        await session.set_baud(fastest)
+        await session.hello(SWITCH_SECONDS)
+    except LinkError:
+        port.set_baud(rate)
+        await asyncio.sleep(FALLBACK_SECONDS)
+        await session.hello(RESET_SECONDS)
+
+
+def check_unique(found: Sequence[Found]) -> None:
+    """Raise LinkError if two ports lead to nodes of one id."""
+    seen: dict[str, Found] = {}
+    for each in found:
+        if each.uid in seen:
+            raise LinkError(
+                f"{seen[each.uid].port} and {each.port}: both say they are {each.uid} ({each.hello.board}); "
+                "unplug one, or give each twin a --uid of its own"
+            )
+        seen[each.uid] = each
+
+
+def match(specs: Sequence[NodeSpec], found: Sequence[Found]) -> tuple[list[tuple[NodeSpec, Found | None]], list[Found]]:
+    """Return who stands for each node of the file, and who for none.
+
+    By unique id first (a twin's follows from its node's name), then by board, the lowest id for the first node.
+    """
+    free = {each.uid: each for each in sorted(found, key=lambda each: each.uid)}
+    chosen = {spec.name: free.pop(spec.uid or emulated_uid(spec.name), None) for spec in specs}
+    for spec in specs:
+        if chosen[spec.name] is None and spec.uid is None:
+            uid = next((uid for uid, each in free.items() if each.hello.board == spec.board), None)
+            chosen[spec.name] = None if uid is None else free.pop(uid)
+    return [(spec, chosen[spec.name]) for spec in specs], list(free.values())
+
+
+def check(found: Found, plan: Plan, federation: Path) -> None:
+    """Raise FirmwareMismatch unless the board runs firmware of this plan and these sources."""
+    hello, mend = found.hello, rebuild_command(found.port, plan, federation)
+    tier = plan.sub_model.tier.name
+    if hello.board != plan.board.id:
+        raise FirmwareMismatch(
+            f"{found.port}: {found.uid} is built for {hello.board}, the federation file says {plan.board.id}; {mend}"
+        )
+    if hello.model != plan.model_hash or hello.parameters != plan.sub_model.graph.parameters:
+        raise FirmwareMismatch(
+            f"{found.port}: its firmware holds model {hello.model:08x} (tier {hello.tier}, {hello.parameters} "
+            f"parameters), this federation's is {plan.model_hash:08x} (tier {tier}, "
+            f"{plan.sub_model.graph.parameters}); {mend}"
+        )
+    if hello.firmware != sources_hash():
+        raise FirmwareMismatch(
+            f"{found.port}: its firmware is {hello.firmware:08x}, built from other sources than these "
+            f"({sources_hash():08x}); {mend}"
+        )
+
+
+@cache
+def sources_hash() -> int:
+    """Return the hash of the firmware's sources as they are now."""
+    return firmware_hash(boards.PROJECT_ROOT)
+
+
+def rebuild_command(port: str, plan: Plan, federation: Path) -> str:
+    """Return what to type to bring a board's, or its twin's, firmware up to date."""
+    twin = port.startswith(("/dev/pts/", "socket://127.", "socket://localhost"))
+    target = f"native_{plan.board.id}` and start it again" if twin else f"{plan.board.id} -t upload`"
+    return f"rebuild it: `TIERFED_FEDERATION={federation} pio run -e {target}"
+
+
+def stranger(found: Found) -> str:
+    """Return the sentence about a board that no node of the file stands for."""
+    return (
+        f"{found.port}: {found.uid} is a {found.hello.board}, for which the federation file has no node left; "
+        f'add [[nodes]] with board = "{found.hello.board}", or leave out this port'
+    )
+
+
+def connected(node: LinkNode, federation: Federation) -> NodeConnected:
+    """Return the event that introduces a node."""
+    hello = node.hello
+    return NodeConnected(
+        node=node.name,
+        board=hello.board,
+        tier=node.plan.sub_model.tier.name,
+        uid=hello.uid.hex(),
+        port=node.port,
+        samples=hello.samples,
+        batch=node.plan.batch,
+        encoding=node.encoding(federation.link.encoding).name.lower(),
+        model=f"{hello.model:08x}",
+        firmware=f"{hello.firmware:08x}",
+    )
+
+
+class _Connection:
+    """What a LinkNode connects by: the session made when it was found, later the port opened anew."""
+
+    def __init__(self, found: Found, plan: Plan, federation: Path) -> None:
+        self._found: Found | None = found
+        self._port, self._uid = found.port, found.uid
+        self._plan, self._federation = plan, federation
+
+    async def __call__(self) -> tuple[Session, Hello]:
+        found, self._found = self._found, None
+        if found is None:
+            found = await greet(self._port, [self._plan.board.training.bauds[0]])
+            try:
+                if found.uid != self._uid:
+                    raise LinkError(f"{self._port}: another board ({found.uid}) is there now, not {self._uid}")
+                check(found, self._plan, self._federation)
+            except BaseException:
+                await found.session.close()
+                raise
+        return found.session, found.hello

@@ -1,0 +1,217 @@
+"""One round: orders out, updates in, one new global model. Knows nothing of ports, links or processes.
+
+A node is anything with a plan that can train; a gateway with boards of its own or a model in this process will do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from codegen.graph import Graph
+from codegen.planner import Plan
+from codegen.tiers import SubModel, channel_order, sub_model
+from coordinator.aggregation import Aggregator, Contribution, Weights
+from coordinator.aggregation.substructure import Substructure
+from coordinator.events import NodeAnswered, NodeFailed, Observer, RoundAggregated, RoundStarted
+
+EncodingChoice = Literal["auto", "weights", "delta_f32", "delta_q8"]
+Select = Literal["prefix", "rolling", "importance"]
+
+# A node may take this much longer than its plan says, and this many seconds more, before the round goes on without it.
+PATIENCE_FACTOR = 4.0
+PATIENCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a node is told to do in one round."""
+
+    round: int
+    seed: int  # u32
+    learning_rate: float
+    momentum: float
+    epochs: int
+    batch: int
+    nested: bool
+    encoding: EncodingChoice
+    adjustment: npt.NDArray[np.float32] | None  # [classes], added to the logits
+    weights: bytes  # the sub-model's trainable tensors, packed in wire order
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a node gives back."""
+
+    node: str
+    round: int
+    delta: list[npt.NDArray[np.float32]]  # trainable tensors of its sub-model, after minus before
+    samples: int  # it was trained on, one epoch's worth
+    loss: float  # mean of the last epoch
+
+
+class NodeUnavailable(Exception):  # noqa: N818 - it says what the node is
+    """A node gives no update in this round; the message says why, in words that follow its name and a colon."""
+
+
+class Node(Protocol):
+    """A member of the federation. `train` raises NodeUnavailable; nothing of the round is left behind when it does."""
+
+    name: str
+    plan: Plan
+    label_counts: tuple[int, ...]
+
+    async def train(self, order: Order) -> Update:
+        """Train the weights of `order` on the node's own samples."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What of the federation file a round depends on."""
+
+    seed: int
+    learning_rate: Callable[[int], float]  # of a round, counted from 1
+    momentum: float
+    epochs: int
+    batch: int
+    nested: bool
+    logit_adjustment: bool
+    encoding: EncodingChoice
+    select: Select
+    min_nodes: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a round came to. Not aggregated: `weights` are those it began with."""
+
+    weights: Weights
+    answered: tuple[str, ...]
+    aggregated: bool
+
+
+async def run_round(
+    number: int, graph: Graph, weights: Weights, nodes: Sequence[Node], settings: Settings, observer: Observer
+) -> Outcome:
+    """Run round `number` on all nodes at once and return the new weights.
+
+    The result depends on the order of `nodes` (the federation file's), not on the order in which they answer.
+    """
+    started = time.monotonic()
+    observer(RoundStarted(number, tuple(node.name for node in nodes), settings.learning_rate(number)))
+    cuts = RoundCuts(number, graph, weights, settings.select)
+    tasks = [asyncio.create_task(_ask(node, number, cuts, settings, observer)) for node in nodes]
+    aggregator: Aggregator = Substructure(graph, weights)
+    answered = []
+    try:
+        for task in tasks:  # in node order: an early answer waits in its task
+            contribution = await task
+            if contribution is not None:
+                aggregator.add(contribution)
+                answered.append(contribution.node)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    enough = len(answered) >= settings.min_nodes
+    reason = "" if enough else f"{len(answered)} of {len(nodes)} nodes answered; min_nodes is {settings.min_nodes}"
+    result = aggregator.result() if enough else weights
+    observer(RoundAggregated(number, tuple(answered), enough, reason, time.monotonic() - started))
+    return Outcome(result, tuple(answered), enough)
+
+
+class RoundCuts:
+    """The sub-models of one round and what they weigh, made once a tier."""
+
+    def __init__(self, number: int, graph: Graph, weights: Weights, select: Select) -> None:
+        """Fix which channels every tier takes in round `number` of these global weights."""
+        self._graph, self._weights = graph, weights
+        self._order = None if select == "prefix" else channel_order(graph, select, number, weights)
+        self._made: dict[str, tuple[SubModel, bytes]] = {}
+
+    def of(self, plan: Plan) -> tuple[SubModel, bytes]:
+        """Return a plan's sub-model in this round and its packed weights."""
+        tier = plan.sub_model.tier
+        if tier.name not in self._made:
+            cut = plan.sub_model if self._order is None else sub_model(self._graph, tier, self._order)
+            self._made[tier.name] = cut, cut.pack(cut.cut(self._weights))
+        return self._made[tier.name]
+
+
+async def _ask(node: Node, number: int, cuts: RoundCuts, settings: Settings, observer: Observer) -> Contribution | None:
+    """Return one node's contribution, or None after telling the observer why there is none."""
+    started = time.monotonic()
+    cut, packed = cuts.of(node.plan)
+    order = make_order(node, number, packed, settings)
+    limit = deadline(node.plan, sum(node.label_counts), settings.epochs)
+    try:
+        async with asyncio.timeout(limit):
+            update = await node.train(order)
+        check(update, order, cut, node)
+    except TimeoutError:
+        observer(NodeFailed(node.name, number, f"no update within {limit:.0f} s, {PATIENCE_FACTOR:g} times its plan"))
+        return None
+    except NodeUnavailable as failure:
+        observer(NodeFailed(node.name, number, str(failure)))
+        return None
+    observer(NodeAnswered(node.name, number, update.samples, update.loss, time.monotonic() - started))
+    return Contribution(node.name, cut, update.delta, update.samples, node.label_counts)
+
+
+def make_order(node: Node, number: int, packed: bytes, settings: Settings) -> Order:
+    """Return what `node` is told in round `number`."""
+    adjustment = logit_adjustment(node.label_counts) if settings.logit_adjustment else None
+    return Order(
+        round=number,
+        seed=node_seed(settings.seed, node.name, number),
+        learning_rate=settings.learning_rate(number),
+        momentum=settings.momentum,
+        epochs=settings.epochs,
+        batch=settings.batch,
+        nested=settings.nested,
+        encoding=settings.encoding,
+        adjustment=adjustment,
+        weights=packed,
+    )
+
+
+def check(update: Update, order: Order, cut: SubModel, node: Node) -> None:
+    """Raise NodeUnavailable unless `update` may enter the global model."""
+    shapes = [tensor.shape for tensor in cut.graph.tensors if tensor.trainable]
+    if update.round != order.round:
+        raise NodeUnavailable(f"answered for round {update.round}, not {order.round}")
+    if [delta.shape for delta in update.delta] != shapes:
+        raise NodeUnavailable(f"its update does not have the shapes of tier {cut.tier.name}")
+    if update.samples != sum(node.label_counts):
+        raise NodeUnavailable(f"says {update.samples} samples, but its labels make {sum(node.label_counts)}")
+    if not np.isfinite(update.loss) or not all(np.isfinite(delta).all() for delta in update.delta):
+        raise NodeUnavailable("its update is not finite; a smaller learning_rate may help")
+
+
+def deadline(plan: Plan, samples: int, epochs: int) -> float:
+    """Return the seconds after which a node is given up for the round."""
+    return PATIENCE_SECONDS + PATIENCE_FACTOR * plan.round_seconds(samples * epochs)
+
+
+def node_seed(seed: int, name: str, number: int) -> int:
+    """Return the u32 that a node shuffles and rounds with: the first 4 bytes, little-endian, of
+    BLAKE2s("tierfed/<federation seed>/<node name>/<round>")."""
+    text = f"tierfed/{seed}/{name}/{number}".encode()
+    return int.from_bytes(hashlib.blake2s(text, digest_size=4).digest(), "little")
+
+
+def logit_adjustment(label_counts: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Return the logarithm of a node's label shares, smoothed by one sample a class and centred: [classes], mean 0.
+
+    Added to the logits in the loss, it takes from the node's labels the blame for being rare (Menon et al. 2021).
+    """
+    counts = np.asarray(label_counts, np.float64) + 1
+    logs = np.log(counts / counts.sum())
+    return np.asarray(logs - logs.mean(), np.float32)

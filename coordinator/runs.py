@@ -1,0 +1,178 @@
+"""A whole run: the rounds one after the other, each kept and evaluated."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from codegen.tiers import SubModel, channel_order, nested, sub_model
+from coordinator.aggregation import Weights
+from coordinator.errors import RunFailed, RunFileError
+from coordinator.evaluation import Evaluator
+from coordinator.events import (
+    CheckpointWritten,
+    Evaluated,
+    Event,
+    Observer,
+    RoundAggregated,
+    RunEnded,
+    RunStarted,
+)
+from coordinator.federation import Federation
+from coordinator.journal import Journal, weights_sha256, write_durably
+from coordinator.nodes import LinkNode
+from coordinator.report import SETTINGS, write_report
+from coordinator.results import Inputs, Summary, earlier_seconds, headers, load, summarise, write_keras
+from coordinator.roster import assemble
+from coordinator.rounds import Settings, run_round
+
+
+async def run(
+    federation: Federation,
+    ports: Sequence[str],
+    folder: Path,
+    *,
+    resume: bool = False,
+    observer: Observer | None = None,
+) -> Summary:
+    """Run all rounds on the nodes behind `ports` (names, URLs, or ["auto"]) and leave every file in `folder`.
+
+    Raises RunFileError (the folder is in use, holds another run, cannot be written), RunFailed (no round could be
+    aggregated), and what `roster.assemble` raises.
+    """
+    inputs = load(federation)
+    with Journal(folder, resume) as journal:
+        session = _Session(inputs, journal, observer)
+        number, weights = session.start()
+        nodes = await assemble(federation, inputs.plans, ports, session.emit)
+        try:
+            weights = await session.rounds(nodes, number, weights)
+        finally:
+            await asyncio.gather(*(node.close() for node in nodes))
+        return await asyncio.to_thread(session.finish, weights)
+
+
+def round_settings(federation: Federation) -> Settings:
+    """Return what a round takes from the federation file."""
+    training, aggregation = federation.training, federation.aggregation
+    return Settings(
+        seed=federation.seed,
+        learning_rate=training.rate,
+        momentum=training.momentum,
+        epochs=training.epochs,
+        batch=training.batch,
+        nested=training.nested,
+        logit_adjustment=training.logit_adjustment,
+        encoding=federation.link.encoding,
+        select=aggregation.select,
+        min_nodes=aggregation.min_nodes,
+    )
+
+
+class _Session:
+    """One coordinator process's part of a run; a resumed run has several."""
+
+    def __init__(self, inputs: Inputs, journal: Journal, observer: Observer | None) -> None:
+        self._inputs = inputs
+        self._journal = journal
+        self._observer = observer
+        self._fingerprint = inputs.fingerprint
+        self._started = time.monotonic()
+        self._before = earlier_seconds(journal.lines)
+        dataset = inputs.dataset
+        self._evaluator = Evaluator(dataset.decode(dataset.x_test), dataset.y_test, inputs.graph)
+
+    @property
+    def _seconds(self) -> float:
+        return self._before + time.monotonic() - self._started
+
+    def emit(self, event: Event) -> None:
+        """Journal an event, then show it."""
+        self._journal.write(event)
+        if self._observer is not None:
+            self._observer(event)
+
+    def start(self) -> tuple[int, Weights]:
+        """Return the last finished round (0: none) and the weights after it."""
+        federation, journal = self._inputs.federation, self._journal
+        runs = journal.events(RunStarted)
+        if runs and runs[0]["federation"] != self._fingerprint:
+            raise RunFileError(
+                f"{journal.folder}: this run began with another federation file, model or data "
+                f"({str(runs[0]['federation'])[:12]}, now {self._fingerprint[:12]}); "
+                "put them back to --resume it, or give the new run another --name"
+            )
+        shapes = [tensor.shape for tensor in self._inputs.graph.tensors]
+        number, weights = journal.last_checkpoint(shapes) or (0, self._inputs.weights)
+        if not runs:
+            write_durably(journal.folder / SETTINGS, json.dumps(federation.settings(), indent=2).encode())
+        names = tuple(spec.name for spec in federation.nodes())
+        self.emit(RunStarted(federation.name, self._fingerprint, federation.training.rounds, names, number))
+        return number, weights
+
+    async def rounds(self, nodes: Sequence[LinkNode], number: int, weights: Weights) -> Weights:
+        """Run the rounds after `number`; each is evaluated while the next ones train."""
+        settings = round_settings(self._inputs.federation)
+        evaluation = asyncio.create_task(self._catch_up(number))
+        try:
+            for current in range(number + 1, self._inputs.federation.training.rounds + 1):
+                outcome = await run_round(current, self._inputs.graph, weights, nodes, settings, self.emit)
+                slices = self._slices(current, weights)
+                weights = outcome.weights
+                self.emit(await asyncio.to_thread(self._journal.save, current, weights))
+                evaluation = asyncio.create_task(self._evaluate(current, weights, slices, evaluation))
+            await evaluation
+        finally:
+            evaluation.cancel()
+        return weights
+
+    async def _catch_up(self, last: int) -> None:
+        """Evaluate what has not been: the untrained model, or rounds whose evaluation a crash cut off."""
+        done = {line["round"] for line in self._journal.events(Evaluated)}
+        shapes = [tensor.shape for tensor in self._inputs.graph.tensors]
+        before = self._inputs.weights
+        kept = {line["round"]: line for line in self._journal.events(CheckpointWritten) if line["round"] <= last}
+        if 0 not in done:
+            await self._evaluate(0, before, self._slices(1, before))
+        for number, line in sorted(kept.items()):
+            after = self._journal.read_checkpoint(line, shapes)
+            if after is not None and number not in done:
+                await self._evaluate(number, after, self._slices(number, before))
+            before = after if after is not None else before
+
+    async def _evaluate(
+        self, number: int, weights: Weights, slices: Sequence[SubModel], after: asyncio.Task[None] | None = None
+    ) -> None:
+        if after is not None:
+            await after  # the first takes long, because TensorFlow wakes up; nobody else should wait for that
+        started = time.monotonic()
+        accuracy = await asyncio.to_thread(self._evaluator.accuracy, slices, weights)
+        self.emit(Evaluated(number, accuracy, time.monotonic() - started))
+
+    def _slices(self, number: int, before: Weights) -> list[SubModel]:
+        """Return every tier's slice as round `number` cut it, which began with weights `before`; widest first."""
+        graph, select = self._inputs.graph, self._inputs.federation.aggregation.select
+        order = None if select == "prefix" else channel_order(graph, select, number, before)
+        return [sub_model(graph, tier, order) for tier in nested(graph, self._inputs.federation.tier_list())]
+
+    def finish(self, weights: Weights) -> Summary:
+        """Write the model, the headers, the summary and the report."""
+        federation, folder = self._inputs.federation, self._journal.folder
+        if not any(line["aggregated"] for line in self._journal.events(RoundAggregated)):
+            raise RunFailed(
+                f"{folder}: no round had {federation.aggregation.min_nodes} answers (min_nodes), so nothing was "
+                "learnt; journal.jsonl there says why each node gave none"
+            )
+        write_keras(federation, weights, folder / "global.keras")
+        for tier, header in headers(self._inputs, weights).items():
+            write_durably(folder / f"model_{tier}.h", header.encode())
+        digest = weights_sha256(weights)
+        self.emit(RunEnded(federation.training.rounds, self._seconds, digest))
+        summary = summarise(self._inputs, self._journal.lines, self._fingerprint, digest, self._seconds)
+        write_durably(folder / "summary.json", (json.dumps(dataclasses.asdict(summary), indent=2) + "\n").encode())
+        write_report(folder)
+        return summary
