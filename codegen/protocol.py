@@ -117,6 +117,15 @@ class Message:
         tail = codes.pop()[1:] if codes and codes[-1].startswith("*") else ""
         return "<" + "".join(codes), tail
 
+    @classmethod
+    @cache
+    def _padded(cls) -> tuple[int, ...]:
+        """Return the places of the fields that hold text padded with zeros."""
+        hints = get_type_hints(cls)
+        tail = cls.layout()[1]
+        places = [place for place, field in enumerate(fields(cls)) if hints[field.name] is str]
+        return tuple(places[:-1] if tail == "s" else places)
+
     def encode(self) -> bytes:
         """Return the payload."""
         fixed, tail = self.layout()
@@ -141,11 +150,10 @@ class Message:
             values.append(payload[size:].decode(errors="replace"))
         elif tail:
             values.append(struct.unpack(f"<{rest // width}{tail}", payload[size:]))
-        hints = get_type_hints(cls)
-        for index, field in enumerate(fields(cls)):
-            value = values[index]
-            if hints[field.name] is str and isinstance(value, bytes):
-                values[index] = value.rstrip(b"\0").decode(errors="replace")
+        for place in cls._padded():
+            text = values[place]
+            if isinstance(text, bytes):
+                values[place] = text.rstrip(b"\0").decode(errors="replace")
         return cls(*values)
 
 
