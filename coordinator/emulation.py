@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import subprocess
 import sys
@@ -45,14 +46,16 @@ def build(federation: Federation, workspace: Path | None = None) -> dict[str, Pa
     command = [sys.executable, "-m", "platformio", "run", "--project-dir", str(PROJECT_ROOT)]
     for board in ids:
         command += ["--environment", f"native_{board}"]
-    place = {} if workspace is None else {"PLATFORMIO_WORKSPACE_DIR": str(workspace)}
-    env = os.environ | place | {"TIERFED_FEDERATION": str(federation.path)}
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    place = workspace or PROJECT_ROOT / ".pio"
+    place.mkdir(parents=True, exist_ok=True)
+    env = os.environ | {"PLATFORMIO_WORKSPACE_DIR": str(place), "TIERFED_FEDERATION": str(federation.path)}
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two builds in one place break each other
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         shown = "\n".join(done.stdout.decode(errors="replace").strip().splitlines()[-OUTPUT_LINES:])
         raise ToolchainError(f"the twins could not be built; `{' '.join(command[2:])}` said:\n{shown}")
-    built = (workspace or PROJECT_ROOT / ".pio") / "build"
-    return {board: built / f"native_{board}" / "program" for board in ids}
+    return {board: place / "build" / f"native_{board}" / "program" for board in ids}
 
 
 def write_shards(federation: Federation, folder: Path) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,12 @@ from codegen.keras_model import keras_model, shaped
 from codegen.tiers import SubModel
 
 BATCH = 2000  # images at once: large enough for TensorFlow, small enough for a laptop's memory
+
+
+def preload() -> None:
+    """Import TensorFlow, which takes seconds: for a thread of its own while something else is waited for."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras  # noqa: F401
 
 
 class Evaluator:

@@ -47,7 +47,7 @@ class Journal:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise JournalError(f"{folder}: another coordinator is using this run; give this one --name") from error
+            raise JournalError(f"{folder}: another coordinator is using this run; wait for it, or take another --run") from error
         try:
             self.lines = self._open(resume)
             self._file = self._path.open("ab")
@@ -60,7 +60,7 @@ class Journal:
         if not self._path.exists():
             return []
         if not resume and self._path.stat().st_size:
-            raise JournalError(f"{self.folder}: holds a run already; go on with --resume, or give this one --name")
+            raise JournalError(f"{self.folder}: holds a run already; go on with --resume, or take another --run")
         lines, size = read_journal(self._path)
         with self._path.open("r+b") as file:
             file.truncate(size)  # a torn last line must not be glued to the next one

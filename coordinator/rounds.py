@@ -64,9 +64,17 @@ class NodeUnavailable(Exception):  # noqa: N818 - it says what the node is
 class Node(Protocol):
     """A member of the federation. `train` raises NodeUnavailable; nothing of the round is left behind when it does."""
 
-    name: str
-    plan: Plan
-    label_counts: tuple[int, ...]
+    @property
+    def name(self) -> str:
+        """Unique in the federation."""
+
+    @property
+    def plan(self) -> Plan:
+        """The sub-model that it trains and what that costs."""
+
+    @property
+    def label_counts(self) -> tuple[int, ...]:
+        """How many samples of each class it has."""
 
     async def train(self, order: Order) -> Update:
         """Train the weights of `order` on the node's own samples."""

@@ -104,7 +104,7 @@ class _Session:
             raise RunFileError(
                 f"{journal.folder}: this run began with another federation file, model or data "
                 f"({str(runs[0]['federation'])[:12]}, now {self._fingerprint[:12]}); "
-                "put them back to --resume it, or give the new run another --name"
+                "put them back to --resume it, or give the new run another --run"
             )
         shapes = [tensor.shape for tensor in self._inputs.graph.tensors]
         number, weights = journal.last_checkpoint(shapes) or (0, self._inputs.weights)
@@ -115,19 +115,24 @@ class _Session:
         return number, weights
 
     async def rounds(self, nodes: Sequence[LinkNode], number: int, weights: Weights) -> Weights:
-        """Run the rounds after `number`; each is evaluated while the next ones train."""
+        """Run the rounds after `number`; each is evaluated while the next one trains."""
         settings = round_settings(self._inputs.federation)
-        evaluation = asyncio.create_task(self._catch_up(number))
+        await self._catch_up(number)  # wakes up TensorFlow, too, which would hold up the links of a round
+        evaluation: asyncio.Task[None] | None = None
         try:
             for current in range(number + 1, self._inputs.federation.training.rounds + 1):
                 outcome = await run_round(current, self._inputs.graph, weights, nodes, settings, self.emit)
                 slices = self._slices(current, weights)
                 weights = outcome.weights
                 self.emit(await asyncio.to_thread(self._journal.save, current, weights))
-                evaluation = asyncio.create_task(self._evaluate(current, weights, slices, evaluation))
-            await evaluation
+                if evaluation is not None:
+                    await evaluation
+                evaluation = asyncio.create_task(self._evaluate(current, weights, slices))
+            if evaluation is not None:
+                await evaluation
         finally:
-            evaluation.cancel()
+            if evaluation is not None:
+                evaluation.cancel()
         return weights
 
     async def _catch_up(self, last: int) -> None:
@@ -144,11 +149,7 @@ class _Session:
                 await self._evaluate(number, after, self._slices(number, before))
             before = after if after is not None else before
 
-    async def _evaluate(
-        self, number: int, weights: Weights, slices: Sequence[SubModel], after: asyncio.Task[None] | None = None
-    ) -> None:
-        if after is not None:
-            await after  # the first takes long, because TensorFlow wakes up; nobody else should wait for that
+    async def _evaluate(self, number: int, weights: Weights, slices: Sequence[SubModel]) -> None:
         started = time.monotonic()
         accuracy = await asyncio.to_thread(self._evaluator.accuracy, slices, weights)
         self.emit(Evaluated(number, accuracy, time.monotonic() - started))

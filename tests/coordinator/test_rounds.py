@@ -1,0 +1,191 @@
+"""A round against nodes that live in this process."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+import boards
+from codegen.graph import Graph, Layer
+from codegen.planner import Plan, Training, best
+from codegen.tiers import tiers_from
+from coordinator import rounds
+from coordinator.aggregation import Weights
+from coordinator.events import Event, NodeAnswered, NodeFailed, RoundAggregated, RoundStarted
+from coordinator.rounds import NodeUnavailable, Order, Outcome, Settings, Update, run_round
+
+HIDDEN = Layer("hidden", "dense", (1, 1, 12), (1, 1, 8), slope=0.1, bias=True, trainable=True)
+LOGITS = Layer("logits", "dense", (1, 1, 8), (1, 1, 3), bias=True, trainable=True)
+GRAPH = Graph("tiny", (HIDDEN, LOGITS), 3, True)
+SETTINGS = Settings(
+    seed=7, learning_rate=lambda number: 0.5**number, momentum=0.0, epochs=2, batch=8, nested=True,
+    logit_adjustment=True, encoding="auto", select="prefix", min_nodes=2,
+)  # fmt: skip
+
+
+@cache
+def plan(tier: str) -> Plan:
+    widths = tiers_from({"expanded": 1.0, "base": 0.5})
+    return best(boards.load("esp32dev"), GRAPH, [each for each in widths if each.name == tier], Training())
+
+
+def weights() -> Weights:
+    rng = np.random.default_rng(5)
+    return [rng.normal(size=tensor.shape).astype(np.float32) for tensor in GRAPH.tensors]
+
+
+@dataclass
+class Local:
+    """A node that answers after `delay` with noise seeded by its order, or with what `change` makes of that."""
+
+    name: str
+    tier: str = "expanded"
+    delay: float = 0.0
+    label_counts: tuple[int, ...] = (4, 3, 3)
+    change: Callable[[Update], Update] = lambda update: update
+    orders: list[Order] = field(default_factory=list)
+
+    @property
+    def plan(self) -> Plan:
+        return plan(self.tier)
+
+    async def train(self, order: Order) -> Update:
+        self.orders.append(order)
+        await asyncio.sleep(self.delay)
+        rng = np.random.default_rng(order.seed)
+        shapes = [tensor.shape for tensor in self.plan.sub_model.graph.tensors]
+        delta = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+        return self.change(Update(self.name, order.round, delta, sum(self.label_counts), 0.25))
+
+
+def play(nodes: list[Local], number: int = 1, settings: Settings = SETTINGS) -> tuple[Outcome, list[Event]]:
+    events: list[Event] = []
+    outcome = asyncio.run(run_round(number, GRAPH, weights(), nodes, settings, events.append))
+    return outcome, events
+
+
+def bits(tensors: Weights) -> list[bytes]:
+    return [tensor.tobytes() for tensor in tensors]
+
+
+def failures(events: list[Event]) -> dict[str, str]:
+    return {event.node: event.reason for event in events if isinstance(event, NodeFailed)}
+
+
+def test_the_order_of_arrival_changes_nothing() -> None:
+    delays = [(0.0, 0.02, 0.04), (0.04, 0.02, 0.0), (0.02, 0.0, 0.04)]
+    results = []
+    for delay in delays:
+        outcome, events = play([Local(name, tier, wait) for name, tier, wait in
+                                zip("abc", ("expanded", "base", "expanded"), delay, strict=True)])  # fmt: skip
+        arrived = [event.node for event in events if isinstance(event, NodeAnswered)]
+        assert arrived == [name for _, name in sorted(zip(delay, "abc", strict=True))]
+        assert outcome.answered == ("a", "b", "c")
+        results.append(bits(outcome.weights))
+    assert results[0] == results[1] == results[2] != bits(weights())
+
+
+def test_what_a_node_is_told() -> None:
+    wide, narrow = Local("wide"), Local("narrow", "base", label_counts=(10, 0, 0))
+    play([wide, narrow], 3)
+    order = narrow.orders[0]
+    assert (order.round, order.learning_rate, order.epochs, order.batch, order.nested) == (3, 0.125, 2, 8, True)
+    cut = narrow.plan.sub_model
+    assert order.weights == b"".join(tensor.tobytes() for tensor in cut.cut(weights()))
+    assert wide.orders[0].weights == b"".join(bits(weights()))
+    assert order.adjustment is not None and order.adjustment.dtype == np.float32
+    shares = np.log(np.array([11, 1, 1]) / 13)
+    np.testing.assert_allclose(order.adjustment, shares - shares.mean(), rtol=1e-6)
+    assert wide.orders[0].seed != order.seed
+    digest = hashlib.blake2s(b"tierfed/7/narrow/3", digest_size=4).digest()
+    assert order.seed == int.from_bytes(digest, "little")
+
+
+def test_adjustment_can_be_switched_off() -> None:
+    node = Local("a")
+    play([node, Local("b")], settings=replace(SETTINGS, logit_adjustment=False))
+    assert node.orders[0].adjustment is None
+
+
+def refuse(_: Update) -> Update:
+    raise NodeUnavailable("its port vanished")
+
+
+def with_value(value: float) -> Callable[[Update], Update]:
+    def change(update: Update) -> Update:
+        update.delta[1][2] = value
+        return update
+
+    return change
+
+
+FAULTS = [
+    (refuse, "its port vanished"),
+    (with_value(np.nan), "not finite"),
+    (with_value(-np.inf), "not finite"),
+    (lambda update: replace(update, loss=float("nan")), "not finite"),
+    (lambda update: replace(update, round=0), "answered for round 0, not 1"),
+    (lambda update: replace(update, samples=1_000_000), "says 1000000 samples, but its labels make 10"),
+    (lambda update: replace(update, delta=update.delta[:-1]), "does not have the shapes of tier expanded"),
+    (lambda update: replace(update, delta=[each[..., :1] for each in update.delta]), "does not have the shapes"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), FAULTS)
+def test_the_round_goes_on_without_a_node_that_fails(change: Callable[[Update], Update], sentence: str) -> None:
+    outcome, events = play([Local("a"), Local("bad", change=change), Local("c")])
+    alone, _ = play([Local("a"), Local("c")])
+    assert outcome.aggregated and outcome.answered == ("a", "c")
+    assert sentence in failures(events)["bad"]
+    assert bits(outcome.weights) == bits(alone.weights)
+
+
+def test_a_node_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(rounds, "PATIENCE_FACTOR", 0.0)
+    outcome, events = play([Local("a"), Local("slow", delay=30.0), Local("c")])
+    assert outcome.answered == ("a", "c")
+    assert "no update within" in failures(events)["slow"]
+
+
+def test_the_deadline_follows_from_the_plan() -> None:
+    made = plan("expanded")
+    more = rounds.deadline(made, 2000, 3) - rounds.deadline(made, 1000, 3)
+    assert more == pytest.approx(rounds.PATIENCE_FACTOR * 3000 * made.step_seconds)
+
+
+def test_too_few_answers_change_nothing() -> None:
+    outcome, events = play([Local("a"), Local("b", change=refuse), Local("c", change=refuse)])
+    assert not outcome.aggregated and bits(outcome.weights) == bits(weights())
+    (end,) = [event for event in events if isinstance(event, RoundAggregated)]
+    assert end.reason == "1 of 3 nodes answered; min_nodes is 2" and end.answered == ("a",)
+
+
+def test_a_bug_is_not_hidden() -> None:
+    def broken(_: Update) -> Update:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        play([Local("a"), Local("b", change=broken), Local("c", delay=0.05)])
+
+
+def test_events_in_order() -> None:
+    _, events = play([Local("a"), Local("b", delay=0.01)])
+    assert [type(event) for event in events] == [RoundStarted, NodeAnswered, NodeAnswered, RoundAggregated]
+
+
+@pytest.mark.parametrize("select", ["rolling", "importance"])
+def test_other_slices_go_there_and_come_back(select: rounds.Select) -> None:
+    """Where only narrow nodes train, exactly the channels that were sent change."""
+    node = Local("a", "base", change=lambda update: replace(update, delta=[np.ones_like(d) for d in update.delta]))
+    outcome, _ = play([node], 3, replace(SETTINGS, select=select, min_nodes=1))
+    changed = np.flatnonzero(outcome.weights[1] != weights()[1])
+    assert len(changed) == 4
+    sent = np.frombuffer(node.orders[0].weights, "<f4")
+    np.testing.assert_array_equal(np.sort(sent[12 * 4 : 12 * 4 + 4]), np.sort(weights()[1][changed]))
+    if select == "rolling":
+        assert changed.tolist() == [3, 4, 5, 6]
