@@ -52,6 +52,9 @@ def _single_path(model: Any) -> list[Any]:
     import keras
 
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    for layer in layers:
+        if isinstance(layer, keras.Model):
+            _refuse(layer, "is a model of its own", "put its layers into the model itself")
     if isinstance(model, keras.Sequential):
         return layers
     if type(model).__name__ != "Functional":
@@ -60,23 +63,17 @@ def _single_path(model: Any) -> list[Any]:
         )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelError(f"model {model.name!r} has several inputs or outputs; use one of each")
-    by_output = {}
-    for layer in layers:
-        try:
-            by_output[id(layer.output)] = layer
-            inputs = layer.input
-        except (AttributeError, ValueError) as error:
-            raise ModelError(f"layer {layer.name!r} is used twice; use a layer of its own each time") from error
-        if isinstance(inputs, list | tuple | dict):
-            _refuse(layer, "joins several paths", "use a single path of layers")
+    by_output = {id(layer.output): layer for layer in layers}
     path: list[Any] = []
     tensor = model.outputs[0]
     while tensor is not model.inputs[0] and id(tensor) in by_output:
         path.insert(0, by_output[id(tensor)])
         tensor = path[0].input
+        if isinstance(tensor, list | tuple | dict):
+            _refuse(path[0], "joins several paths", "use a single path of layers")
     for layer in layers:
         if layer not in path:
-            _refuse(layer, "is not on the one path from input to output", "use a single path of layers")
+            _refuse(layer, "does not lie on the one path from input to output, once", "use a single path of layers")
     return path
 
 

@@ -1,0 +1,49 @@
+"""The arena: nothing that lives at the same time overlaps, and it is as small as can be."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boards import PROJECT_ROOT
+from codegen.graph import load_graph
+from codegen.memory import Buffer, buffers, lower_bound, place
+from codegen.tiers import DEFAULT_TIERS, sub_model, tiers_from
+
+BUFFERS = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12)
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(sizes=BUFFERS)
+def test_what_lives_together_does_not_overlap(sizes: list[tuple[int, int, int]]) -> None:
+    kept = [
+        Buffer(index, "out", 4 * size, min(first, last), max(first, last))
+        for index, (size, first, last) in enumerate(sizes)
+    ]
+    arena = place(kept)
+    assert lower_bound(kept) <= arena.bytes <= sum(buffer.bytes for buffer in kept)
+    for one, other in combinations(kept, 2):
+        if one.meets(other):
+            low, high = sorted((one, other), key=lambda buffer: arena.offsets[buffer.layer, "out"])
+            assert arena.offsets[low.layer, "out"] + low.bytes <= arena.offsets[high.layer, "out"]
+
+
+@pytest.mark.parametrize("accumulates", [False, True])
+def test_example_reaches_the_lower_bound(accumulates: bool) -> None:
+    graph, _ = load_graph(PROJECT_ROOT / "examples" / "mnist" / "model.py", None, 1)
+    sizes = {}
+    for tier in tiers_from(DEFAULT_TIERS):
+        kept = buffers(sub_model(graph, tier).graph, accumulates)
+        sizes[tier.name] = place(kept).bytes
+        assert sizes[tier.name] == lower_bound(kept)
+    # a1 1568 + a2 784 + a3 256, and conv3's gradient 576, or the logits 40
+    assert sizes["micro"] == (2648 if accumulates else 3184)
+
+
+def test_frozen_layers_below_keep_nothing_for_the_way_back() -> None:
+    graph, _ = load_graph(PROJECT_ROOT / "examples" / "mnist" / "model.py", ["logits"], 1)
+    lives = [(buffer.role, buffer.first, buffer.last) for buffer in buffers(graph, accumulates=False)]
+    assert lives == [("out", 0, 1), ("out", 1, 2), ("out", 2, 5), ("out", 3, 5)]
