@@ -30,11 +30,15 @@ def encode(type: int, transfer: int, chunk: int, payload: bytes | memoryview = b
     body += crc_hqx(body, 0xFFFF).to_bytes(2, "little")
     if len(body) >= _ENCODED_MAX:
         raise ValueError(f"a payload of {len(payload)} bytes; a frame holds 248")
-    runs = body.split(b"\0")
-    return b"".join([piece for run in runs for piece in (_CODES[len(run)], run)]) + b"\0"
+    return stuff(body) + b"\0"
 
 
-def _unstuff(data: bytes) -> bytes | None:
+def stuff(body: bytes) -> bytes:
+    """Return COBS of at most 254 bytes: each run without zeros behind one more than its length."""
+    return b"".join([piece for run in body.split(b"\0") for piece in (_CODES[len(run)], run)])
+
+
+def unstuff(data: bytes) -> bytes | None:
     """Undo COBS; None if a block is longer than what is there."""
     pieces: list[bytes] = []
     at, end = 0, len(data)
@@ -52,7 +56,7 @@ def _unstuff(data: bytes) -> bytes | None:
 
 def decode(data: bytes) -> Frame | None:
     """Return the frame in what stood between two delimiters; None if it is not one."""
-    body = _unstuff(data) if len(data) <= _ENCODED_MAX + 1 else None
+    body = unstuff(data) if len(data) <= _ENCODED_MAX + 1 else None
     if body is None or not 6 <= len(body) <= 254 or crc_hqx(body[:-2], 0xFFFF) != body[-2] | body[-1] << 8:
         return None
     type, transfer, chunk = _HEADER.unpack_from(body)

@@ -129,7 +129,7 @@ bool link_outgoing_next(struct link_outgoing *out, uint16_t *chunk, uint32_t *of
     uint16_t pick = out->fresh;
     if (out->due != 0) {
         uint8_t i = 0;
-        while (((out->due >> i) & 1U) == 0) {
+        while ((((uint32_t)out->due >> i) & 1U) == 0) {
             i++;
         }
         out->due &= (uint16_t)~(1U << i);

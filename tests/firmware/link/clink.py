@@ -1,0 +1,124 @@
+"""The firmware's link through ctypes, as link.h declares it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from ctypes import POINTER, byref, c_bool, c_uint8, c_uint16, c_uint32
+from pathlib import Path
+from typing import Any
+
+from coordinator.link.frames import Frame
+
+LINK = Path(__file__).resolve().parents[3] / "firmware" / "link"
+SOURCES = tuple(sorted(LINK.glob("*.c")))
+UNWANTED = 0xFFFFFFFF
+
+
+class _CFrame(ctypes.Structure):
+    _fields_ = [
+        ("type", c_uint8),
+        ("transfer", c_uint8),
+        ("chunk", c_uint16),
+        ("payload", POINTER(c_uint8)),
+        ("length", c_uint8),
+    ]
+
+
+class CIncoming(ctypes.Structure):
+    _fields_ = [
+        ("size", c_uint32),
+        ("crc", c_uint32),
+        ("next", c_uint16),
+        ("map", c_uint16),
+        ("id", c_uint8),
+        ("payload", c_uint8),
+        ("open", c_bool),
+    ]
+
+
+class Link:
+    """One compiled link.c: its functions with Python's types."""
+
+    def __init__(self, library: ctypes.CDLL, mtu: int, window: int) -> None:
+        self.library, self.mtu, self.window = library, mtu, window
+        library.link_crc32.restype = library.link_incoming_accept.restype = c_uint32
+        library.link_crc32.argtypes = [c_uint32, ctypes.c_char_p, c_uint32]
+        library.link_encode.restype = library.link_crc16.restype = c_uint16
+        library.link_crc16.argtypes = [c_uint16, ctypes.c_char_p, c_uint16]
+        for name in ("decode", "incoming_complete", "incoming_begin", "outgoing_begin", "outgoing_next"):
+            getattr(library, f"link_{name}").restype = c_bool
+        decoder = [("buffer", c_uint8 * (mtu + 6)), *((name, c_uint8) for name in ("length", "block"))]
+        flags = [("zero_due", c_bool), ("bad", c_bool), ("rejected", c_uint16)]
+        self._decoder = type("CDecoder", (ctypes.Structure,), {"_fields_": [*decoder, *flags]})
+        words = [(name, c_uint16) for name in ("next", "fresh", "serial")]
+        tail = [("sent", c_uint16 * window), ("due", c_uint16), ("id", c_uint8), ("payload", c_uint8)]
+        fields = [("size", c_uint32), *words, *tail, ("open", c_bool), ("flowing", c_bool)]
+        self._outgoing = type("COutgoing", (ctypes.Structure,), {"_fields_": fields})
+
+    def encode(self, frame: Frame) -> bytes:
+        """Return the frame's bytes; checks that encoding in place gives the same."""
+        apart = ctypes.create_string_buffer(self.mtu + 8)
+        place = ctypes.create_string_buffer(self.mtu + 8)
+        ctypes.memmove(ctypes.addressof(place) + 5, frame.payload, len(frame.payload))
+        head = (frame.type, frame.transfer, frame.chunk)
+        length = self.library.link_encode(apart, *head, frame.payload, len(frame.payload))
+        inside = ctypes.c_void_p(ctypes.addressof(place) + 5)
+        assert self.library.link_encode(place, *head, inside, len(frame.payload)) == length
+        assert apart.raw[:length] == place.raw[:length]
+        return apart.raw[:length]
+
+    def decoder(self) -> CDecoder:
+        """Return a fresh decoder."""
+        return CDecoder(self.library, self._decoder())
+
+    def incoming(self, payload: int, size: int, crc: int = 0) -> CIncoming:
+        """Return a transfer to receive; `open` tells whether it was accepted."""
+        state = CIncoming()
+        assert self.library.link_incoming_begin(byref(state), 7, payload, size, crc) == state.open
+        return state
+
+    def accept(self, state: CIncoming, chunk: int, length: int) -> int:
+        """Return where a chunk belongs, or UNWANTED."""
+        return int(self.library.link_incoming_accept(byref(state), chunk, length))
+
+    def complete(self, state: CIncoming) -> bool:
+        """Tell whether everything has arrived."""
+        return bool(self.library.link_incoming_complete(byref(state)))
+
+    def outgoing(self, payload: int, size: int) -> Any:
+        """Return a transfer to send."""
+        state = self._outgoing()
+        assert self.library.link_outgoing_begin(byref(state), 7, payload, size) == state.open
+        return state
+
+    def acknowledge(self, state: Any, next: int, map: int = 0, stalled: bool = False) -> None:
+        """Tell a sending transfer what has arrived."""
+        self.library.link_outgoing_acknowledge(byref(state), next, map, stalled)
+
+    def ready(self, state: Any) -> Iterator[tuple[int, int, int]]:
+        """Yield (chunk, offset, length) until nothing may be sent."""
+        chunk, offset, length = c_uint16(), c_uint32(), c_uint8()
+        while self.library.link_outgoing_next(byref(state), byref(chunk), byref(offset), byref(length)):
+            yield chunk.value, offset.value, length.value
+
+
+class CDecoder:
+    """link_decode as a class like the host's Decoder."""
+
+    def __init__(self, library: ctypes.CDLL, state: Any) -> None:
+        self._library, self._state = library, state
+        library.link_decoder_reset(byref(state))
+
+    @property
+    def rejected(self) -> int:
+        return int(self._state.rejected)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Return the frames that end in `data`."""
+        frames, frame = [], _CFrame()
+        for byte in data:
+            if self._library.link_decode(byref(self._state), byte, byref(frame)):
+                payload = ctypes.string_at(frame.payload, frame.length)
+                frames.append(Frame(frame.type, frame.transfer, frame.chunk, payload))
+        return frames
