@@ -15,6 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from codegen.quiet import import_keras
+
 if TYPE_CHECKING:
     import keras
     import numpy as np
@@ -171,7 +173,7 @@ def load_keras(path: Path, seed: int) -> keras.Model:
     """
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file; [model] path names a model.py or a .keras file")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import_keras()
     import keras
 
     if path.suffix == ".keras":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from codegen.graph import Graph, Layer
+from codegen.quiet import import_keras
 
 if TYPE_CHECKING:
     import keras
@@ -17,7 +17,7 @@ def keras_model(graph: Graph, softmax: bool = False) -> keras.Model:
     Its weights are the graph's tensors, in their order; Conv1D has become Conv2D of height 1, whose kernel has one
     axis more, so give it the tensors through `shaped`.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import_keras()
     import keras
 
     model = keras.Sequential([keras.Input(graph.input_shape)], name=graph.name)

@@ -1,4 +1,4 @@
-"""What can go wrong in a user's hands, and the exit code of each kind (docs/errors.md).
+"""What can go wrong in a user's hands, and the exit code of each kind (docs/cli.md).
 
 codegen and boards stand below this package and cannot import it, so their ValueErrors are known here by name. Exit
 codes stay below 126, which shells keep for commands that they cannot run or that a signal ended.

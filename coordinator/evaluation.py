@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from codegen.graph import Graph
 from codegen.keras_model import keras_model, shaped
+from codegen.quiet import import_keras
 from codegen.tiers import SubModel
 
 BATCH = 2000  # images at once: large enough for TensorFlow, small enough for a laptop's memory
@@ -18,8 +18,7 @@ BATCH = 2000  # images at once: large enough for TensorFlow, small enough for a 
 
 def preload() -> None:
     """Import TensorFlow, which takes seconds: for a thread of its own while something else is waited for."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras  # noqa: F401
+    import_keras()
 
 
 class Evaluator:
@@ -52,6 +51,7 @@ class Evaluator:
             model = keras_model(graph)
             argmax = tf.function(
                 lambda images: tf.argmax(model(images, training=False), axis=1),
+                autograph=False,
                 input_signature=[tf.TensorSpec((None, *graph.input_shape), tf.float32)],
             )
             self._predictors[graph] = model, argmax

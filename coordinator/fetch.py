@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from codegen.quiet import import_keras
+
 from .errors import DataError
 from .idx import FILES, parse_idx
 
@@ -68,6 +70,7 @@ def checked(arrays: dict[str, Array]) -> dict[str, Array]:
 
 def _from_keras() -> dict[str, Array]:
     try:
+        import_keras()
         with contextlib.redirect_stdout(sys.stderr):  # its progress bar is no output of ours
             import keras
 

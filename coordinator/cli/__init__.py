@@ -29,8 +29,7 @@ _CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException,
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit with its code; a user's error is one sentence on stderr (docs/errors.md)."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow greets on stderr otherwise
+    """Run one command and exit with its code; a user's error is one sentence on stderr (docs/cli.md)."""
     sys.exit(_run(arguments))
 
 
