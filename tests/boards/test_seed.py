@@ -9,6 +9,7 @@ import pytest
 from boards import seed
 from boards.seed import SeedError
 
+pytestmark = pytest.mark.xdist_group("seed")  # filled once for all of them
 NOWHERE = ("registry.invalid",)  # RFC 2606: never resolves
 
 
