@@ -168,7 +168,8 @@ static bool wait_for_room(void)
     }
 }
 
-void port_write(const uint8_t *data, uint16_t length)
+/* False: the rest is lost, as on a wire that nobody listens to. */
+static bool put(const uint8_t *data, uint16_t length)
 {
     while (length > 0 && wire.fd >= 0) {
         const ssize_t sent = write(wire.fd, data, length);
@@ -178,11 +179,19 @@ void port_write(const uint8_t *data, uint16_t length)
             wire.deaf = false;
         } else if (sent < 0 && !would_block()) {
             hang_up();
-            return;
         } else if (wire.deaf || !wait_for_room()) {
-            wire.deaf = true; /* nobody listens: lost, as on a wire */
-            return;
+            wire.deaf = true;
+            return false;
         }
+    }
+    return wire.fd >= 0;
+}
+
+void port_write(const uint8_t *data, uint16_t length)
+{
+    static const uint8_t delimiter[1] = {0}; /* ends the frame that was cut short */
+    if (!wire.deaf || put(delimiter, 1)) {
+        put(data, length);
     }
 }
 

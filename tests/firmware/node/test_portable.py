@@ -1,0 +1,68 @@
+"""What the node asks of a chip: no allocator, no libc beyond string.h, and the RAM that plans count on."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import boards
+from codegen.planner import Training, best
+from codegen.tiers import tiers_from
+from tests.firmware.conftest import CompileProgram
+from tests.firmware.node.harness import FIRMWARE, NODE, Build, small_graph
+
+AVR = ("-mmcu=atmega2560", "-Os")
+ARM = ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-O2")
+HOST = ("-O2", "-fno-pie", "-fno-stack-protector", "-U_FORTIFY_SOURCE")
+TARGETS = {"gcc": HOST, "avr-gcc": AVR, "arm-none-eabi-gcc": ARM}
+STRING_H = {"memcpy", "memmove", "memset", "memcmp"}
+PARTS = tuple(sorted(path for part in ("node", "link") for path in (FIRMWARE / part).glob("*.c")))
+
+
+def symbols(compiler: str, objects: Path, *options: str) -> list[list[str]]:
+    """Return the fields of each line of nm."""
+    nm = compiler.replace("gcc", "nm")
+    done = subprocess.run([nm, *options, str(objects)], capture_output=True, text=True, check=True)
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("compiler", TARGETS)
+def test_no_allocator_is_linked(compiler: str, builds: dict[str, Build], compile_program: CompileProgram) -> None:
+    flags = (*TARGETS[compiler], *builds["accumulating"].flags, "-r", "-nostdlib")
+    joined = compile_program(NODE, flags, compiler)
+    wanted = {fields[-1] for fields in symbols(compiler, joined, "-u")}
+    assert {symbol for symbol in wanted if symbol.startswith("port_")} == {
+        "port_baud_supported", "port_boot_id", "port_identity", "port_milliseconds", "port_read", "port_sample",
+        "port_sample_count", "port_set_baud", "port_write",
+    }  # fmt: skip
+    # What begins with __ is the compiler's own arithmetic.
+    assert {symbol for symbol in wanted if not symbol.startswith(("port_", "__"))} <= STRING_H
+
+
+def static_ram(compiler: str, built: Build, sources: Sequence[Path], compile_program: CompileProgram) -> int:
+    """Bytes of variables, without the model's arrays; on AVR constants are in RAM too."""
+    flags = (*TARGETS[compiler], *built.flags, "-r", "-nostdlib")
+    kinds = "bdBDrR" if compiler == "avr-gcc" else "bdBD"
+    lines = symbols(compiler, compile_program(sources, flags, compiler), "-S", "-t", "d")
+    sizes = [(fields[3], int(fields[1])) for fields in lines if len(fields) == 4 and fields[2] in kinds]
+    return sum(size for symbol, size in sizes if not symbol.startswith("model_"))
+
+
+@pytest.mark.parametrize("compiler", ["avr-gcc", "arm-none-eabi-gcc"])
+def test_static_ram_grows_with_the_link_as_planned(
+    compiler: str, builds: dict[str, Build], compile_program: CompileProgram
+) -> None:
+    def planned(mtu: int, window: int) -> int:
+        board = boards.load("nrf52_dk")
+        board = replace(board, training=replace(board.training, mtu=mtu, window=window))
+        return best(board, small_graph(), tiers_from({"full": 1.0}), Training()).ram_parts["link"]
+
+    def actual(mtu: int, window: int) -> int:
+        built = replace(builds["fused"], mtu=mtu, window=window)
+        return static_ram(compiler, built, PARTS, compile_program)
+
+    assert actual(248, 16) - actual(72, 4) == planned(248, 16) - planned(72, 4)
