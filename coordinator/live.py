@@ -94,7 +94,8 @@ class View:
                 row = self.row(event.node)
                 row.state, row.done, row.total = event.stage, event.done, event.total
                 row.goodput, row.retransmissions = event.goodput, event.retransmissions
-                row.loss = row.loss if event.loss is None else event.loss
+                if event.loss is not None and (event.done or event.stage != "training"):
+                    row.loss = event.loss
             case NodeAnswered():
                 row = self.row(event.node)
                 row.state, row.loss = "done", event.loss
@@ -109,9 +110,10 @@ class View:
         """Return a node's row, made if it is new."""
         return self.nodes.setdefault(node, NodeRow())
 
-    def variety(self) -> int:
-        """How many different things the nodes are doing: the frame with most is the one to show."""
-        return len({row.state for row in self.nodes.values()})
+    def liveliness(self) -> tuple[int, int]:
+        """How many different things the nodes are doing, and how many are halfway: the frame with most is shown."""
+        rows = self.nodes.values()
+        return len({row.state for row in rows}), sum(0 < row.done < row.total for row in rows)
 
     def render(self, height: int | None = None) -> RenderableType:
         """Return the table, cut to `height` lines."""
@@ -165,7 +167,7 @@ def _bar(row: NodeRow) -> RenderableType:
 
 def _figures(row: NodeRow) -> tuple[str, str, str]:
     loss = "" if row.loss is None else f"{row.loss:.3f}"
-    link = f"{row.goodput / 1000:.1f} kB/s" if row.goodput else ""
+    link = f"{row.goodput / 1000:,.0f} kB/s" if row.goodput else ""
     return loss, link, "" if row.state == "absent" else str(row.retransmissions)
 
 
@@ -191,8 +193,8 @@ class Watcher:
         self.view = View()
         self._console = console or Console(highlight=False)
         self._picture = picture
-        self._best = (0, "")  # variety of the frame to show, and its SVG
-        self._aggregated: RoundAggregated | None = None
+        self._best = ((0, 0), "")  # liveliness of the frame to show, and its SVG
+        self._aggregated: dict[int, RoundAggregated] = {}
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -226,19 +228,19 @@ class Watcher:
             case NodeConnected():
                 return f"{event.node}: {event.board}, tier {event.tier}, batch {event.batch}, on {event.port}"
             case RoundAggregated():
-                self._aggregated = event
+                self._aggregated[event.round] = event
             case Evaluated() if event.round == 0:
                 return f"round 0/{self.view.rounds}: {shares(event.accuracy)}"
             case Evaluated():
-                done = self._aggregated
+                done = self._aggregated.pop(event.round, None)  # the next round may have ended meanwhile
                 answered = f"{len(done.answered)} answered in {done.seconds:.1f} s, " if done else ""
                 return f"round {event.round}/{self.view.rounds}: {answered}{shares(event.accuracy)}"
         return None
 
     def _keep_frame(self) -> None:
-        variety = self.view.variety()
-        if variety > self._best[0]:
-            self._best = variety, svg(self.view.render(), f"coordinator · {self.view.name}")
+        liveliness = self.view.liveliness()
+        if liveliness > self._best[0]:
+            self._best = liveliness, svg(self.view.render(), f"coordinator · {self.view.name}")
 
 
 class _Frame:

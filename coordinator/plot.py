@@ -17,25 +17,28 @@ PALETTE = (
 )
 WIDTH, HEIGHT = 760, 380
 LEFT, RIGHT, TOP, BOTTOM = 64, 150, 24, 48  # margins; the names of the lines stand on the right
+Y_TICKS = (0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999)
 LABEL_GAP = 17  # between two names
 
 Points = Sequence[tuple[float, float]]
 
 
 def line_plot(lines: Mapping[str, Points], x_title: str, y_title: str) -> str:
-    """Return an SVG picture of `lines`, each a name with its (x, share 0…1) points in rising x; y is in percent."""
+    """Return an SVG picture of `lines`, each a name with its (x, share 0…1) points in rising x.
+
+    y is in percent, and logarithmic in what is missing from 100 %: 90, 95 and 97.5 % are equally far apart.
+    """
     xs = [x for points in lines.values() for x, _ in points] or [0.0]
     ys = [y for points in lines.values() for _, y in points] or [0.0]
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
-    step = _step(1 - min(ys), 6)
-    y_low = max(0.0, math.floor(min(ys) / step + 1e-9) * step)
-    y_low = y_low if y_low < 1 else 1 - step
+    y_low = max(tick for tick in Y_TICKS if tick <= max(min(ys), 0))
+    y_high = next((tick for tick in Y_TICKS if tick > y_low and tick >= max(ys)), Y_TICKS[-1])
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across, up = (x - x_low) / (x_high - x_low), (y - y_low) / (1 - y_low)
+        across, up = (x - x_low) / (x_high - x_low), (_height(y) - _height(y_low)) / (_height(y_high) - _height(y_low))
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
-    parts = [_grid_y(y, place(x_low, y)[1]) for y in _ticks(y_low, 1, step)]
+    parts = [_grid_y(y, place(x_low, y)[1]) for y in Y_TICKS if y_low <= y <= y_high]
     parts += [_tick_x(x, place(x, y_low)[0]) for x in _ticks(x_low, x_high, max(1, _step(x_high - x_low, 10)))]
     ends = {name: place(*points[-1])[1] for name, points in lines.items() if points}
     heights = _spread(ends)
@@ -53,6 +56,10 @@ def line_plot(lines: Mapping[str, Points], x_title: str, y_title: str) -> str:
         f'aria-label="{escape(y_title)} by {escape(x_title)}">\n<style>{_style()}</style>\n'
         f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}" rx="6"/>\n{body}\n</svg>\n'
     )
+
+
+def _height(share: float) -> float:
+    return -math.log(max(1 - share, 1 - Y_TICKS[-1]))
 
 
 def _style() -> str:

@@ -72,7 +72,7 @@ def accuracy_plot(rounds: list[RoundSummary]) -> str:
     shown = [row for row in rounds if row.round > 0] or rounds
     tiers = list(dict.fromkeys(tier for row in shown for tier in row.accuracy))
     lines = {tier: [(row.round, row.accuracy[tier]) for row in shown if tier in row.accuracy] for tier in tiers}
-    return line_plot(lines, "round", "accuracy on the test images")
+    return line_plot(lines, "round", "test accuracy (error on a log scale)")
 
 
 def _journal(folder: Path) -> list[Line]:

@@ -26,6 +26,7 @@ plan.register(app)
 data.register(app)
 
 _CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it
+_TYPER_INTERRUPTED = 130  # what it makes of Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,15 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = app(args=arguments, prog_name="coordinator", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        return _interrupted() if code == _TYPER_INTERRUPTED else code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        print("coordinator: interrupted", file=sys.stderr)
-        return errors.INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:  # `coordinator plan | head`: nobody is reading, which is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         return _report(error)
+
+
+def _interrupted() -> int:
+    print("coordinator: interrupted", file=sys.stderr)
+    return errors.INTERRUPTED
 
 
 def _report(error: Exception) -> int:

@@ -7,8 +7,9 @@ import fcntl
 import re
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ from .options import FederationOption, JsonOption, ManyPorts, open_federation, p
 
 if TYPE_CHECKING:
     from ..federation import Federation
-    from ..runs import Summary
+    from ..results import Summary
 
 RUNS = Path("runs")
 SHARDS = Path(".tierfed") / "shards"  # of twins that run on their own
@@ -46,7 +47,8 @@ def demo(
     folder = run_folder(run)
     if not resume:
         set_aside(folder)
-    _finish(asyncio.run(_demo(settings, folder, resume, as_json)), folder, as_json)
+    programs = build_twins(settings)
+    _finish(asyncio.run(_demo(settings, programs, folder, resume, as_json)), folder, as_json)
 
 
 def serve(
@@ -71,13 +73,15 @@ def serve(
 
 def emulate(federation: FederationOption = None, as_json: JsonOption = False) -> None:
     """Start a twin for every node, print their ports, and keep them running until Ctrl-C."""
-    asyncio.run(_emulate(open_federation(federation), as_json))
+    settings = open_federation(federation)
+    asyncio.run(_emulate(settings, build_twins(settings), as_json))
 
 
-async def _demo(federation: Federation, folder: Path, resume: bool, quiet: bool) -> Summary:
+async def _demo(
+    federation: Federation, programs: Mapping[str, Path], folder: Path, resume: bool, quiet: bool
+) -> Summary:
     from ..emulation import Twins
 
-    programs = build_twins(federation)
     async with Twins(federation, programs, folder / "shards") as twins:
         return await _serve(federation, twins.ports, folder, resume, quiet)
 
@@ -94,10 +98,9 @@ async def _serve(federation: Federation, ports: Sequence[str], folder: Path, res
         return await run(federation, ports, folder, resume=resume, observer=watcher)
 
 
-async def _emulate(federation: Federation, as_json: bool) -> None:
+async def _emulate(federation: Federation, programs: Mapping[str, Path], as_json: bool) -> None:
     from ..emulation import Twins
 
-    programs = build_twins(federation)
     async with Twins(federation, programs, SHARDS / federation.name) as twins:
         rows = [{"name": twin.name, "board": twin.board, "uid": twin.uid, "port": twin.port} for twin in twins.twins]
         if as_json:
@@ -113,11 +116,13 @@ def build_twins(federation: Federation) -> dict[str, Path]:
     from boards.seed import SeedError, seed
 
     from ..emulation import build
+    from ..evaluation import preload
 
     try:
         seed()
     except SeedError as error:
         raise ToolchainError(str(error)) from error
+    threading.Thread(target=preload, daemon=True).start()  # the import of TensorFlow hides behind the build
     print(f"building the twins of {len({node.board for node in federation.nodes()})} boards …", file=sys.stderr)
     return build(federation)
 
