@@ -1,0 +1,28 @@
+"""The firmware's link, compiled for each payload and window that a test asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from codegen.protocol_header import protocol_header
+from tests.coordinator.link.wire import FIRMWARE, SOURCES, Peer
+from tests.firmware.conftest import CompileShared, compile_program, compile_shared
+
+__all__ = ["compile_program", "compile_shared", "make_peer"]
+
+MakePeer = Callable[[int, int], Peer]
+
+
+@pytest.fixture(scope="session")
+def make_peer(compile_shared: CompileShared, tmp_path_factory: pytest.TempPathFactory) -> MakePeer:
+    """Return a function of (mtu, window) that makes a node."""
+    folder = tmp_path_factory.mktemp("generated")
+    (folder / "protocol.h").write_text(protocol_header())
+
+    def make(mtu: int = 120, window: int = 8) -> Peer:
+        flags = ("-O2", f"-I{folder}", f"-I{FIRMWARE / 'link'}", f"-DLINK_MTU={mtu}", f"-DLINK_WINDOW={window}")
+        return Peer(compile_shared(SOURCES, flags))
+
+    return make
