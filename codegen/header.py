@@ -77,6 +77,7 @@ def model_header(plan: Plan, weights: Sequence[np.ndarray]) -> str:
         arena=writer.arena,
         logits=writer.logits,
         summary=list(writer.summary()),
+        has_scratch=any(role == "gradient" for _, role in writer.arena.offsets),
         places=list(writer.places()),
         constants=list(writer.constants(weights)),
         shapes=list(writer.shapes()),
@@ -208,7 +209,7 @@ class _Writer:
             yield call
             return
         scratch, size = self._thing("dkernel", index), next(self.graph.layers[index].tensors()).size
-        yield f"memset({scratch}, 0, {4 * size});"
+        yield f"model_clear({scratch}, {size});"
         yield call
         yield f"engine_update({self._thing('kernel', index)}, {scratch}, {size}UL, -1.0f, 0.0f);"
 

@@ -1,0 +1,216 @@
+"""What is planned is what is built: bytes against the compiled header, and which tier each board gets."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import boards
+from codegen.graph import Graph, load_graph
+from codegen.header import model_header
+from codegen.planner import Plan, PlanError, Training, best, layer_macs, plan
+from codegen.tiers import DEFAULT_TIERS, Tier, tiers_from
+from tests.codegen.support import WARNINGS, board
+
+EXAMPLE = boards.PROJECT_ROOT / "examples" / "mnist" / "model.py"
+TIERS = tiers_from(DEFAULT_TIERS)
+COMPILERS = {
+    "native": ("gcc", "nm"),
+    "atmelavr": ("avr-gcc -mmcu=atmega2560", "avr-nm"),
+    "nordicnrf52": ("arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16", "arm-none-eabi-nm"),
+}
+
+
+@cache
+def example(trainable: tuple[str, ...] | None = None) -> tuple[Graph, list[np.ndarray[Any, Any]]]:
+    """Return the example's graph and weights."""
+    return load_graph(EXAMPLE, trainable, 1)
+
+
+def plan_for(where: boards.Board, tier: str = "micro", **training: Any) -> Plan:
+    """Return the example's plan."""
+    chosen = next(t for t in TIERS if t.name == tier)
+    return plan(where, example()[0], TIERS, chosen, Training(**training))
+
+
+@pytest.mark.parametrize(
+    ("board_id", "tier"),
+    [
+        ("esp32dev", "expanded"),
+        ("nrf52840_dk", "expanded"),
+        ("nrf52_dk", "base"),
+        ("uno_r4_minima", "compact"),
+        ("megaatmega2560", "micro"),
+    ],
+)
+def test_each_board_gets_its_tier(board_id: str, tier: str) -> None:
+    found = best(boards.load(board_id), example()[0], TIERS, Training())
+    assert found.sub_model.tier.name == tier
+    assert found.ram <= found.ram_limit <= found.board.ram
+    assert found.flash + found.samples_in_flash * (784 + 2) <= found.flash_limit
+
+
+def test_all_boards_agree_on_a_tier() -> None:
+    hashes = {b.id: best(b, example()[0], TIERS, Training()).model_hash for b in boards.all_boards() if b.ram > 200_000}
+    assert len(hashes) > 3
+    assert len(set(hashes.values())) == 1
+
+
+@pytest.mark.parametrize(
+    ("env", "tier"),
+    [(env, tier) for env in COMPILERS for tier in TIERS if (env, tier.name) != ("atmelavr", "expanded")],  # over 32 KB
+)
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("trainable", [None, ("conv3", "logits")])
+def test_planned_arrays_are_the_symbols(tmp_path: Path, env: str, batch: int, trainable: Any, tier: Tier) -> None:
+    compiler, nm = COMPILERS[env]
+    if shutil.which(compiler.split()[0]) is None:
+        pytest.skip(f"{compiler.split()[0]} is not installed")
+    graph, weights = example(trainable)
+    planned = plan(board(env=env), graph, TIERS, tier, Training(batch=batch))
+    (tmp_path / "model.h").write_text(model_header(planned, weights))
+    (tmp_path / "model.c").write_text('#define MODEL_IMPLEMENTATION\n#include "model.h"\n')
+    command = [*compiler.split(), *WARNINGS, "-O2", "-fno-common", "-I.", "-c", "model.c"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    listing = subprocess.run([nm, "-S", "model.o"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    symbols = [line.split() for line in listing.splitlines()]
+    sizes = {parts[3]: int(parts[1], 16) for parts in symbols if len(parts) == 4 and parts[2] in "bBdDrR"}
+    assert sizes == {array.name: array.bytes for array in planned.arrays}
+    in_ram = {parts[3] for parts in symbols if len(parts) == 4 and parts[2] in "bBdD"}
+    assert in_ram == {array.name for array in planned.arrays if array.section == "ram"}
+
+
+def test_parts_make_the_whole() -> None:
+    where = board(framework_ram=100, stack=50, mtu=72, window=4)
+    found = plan_for(where, batch=1, encoding="weights")
+    assert found.ram_parts == {
+        "model_weights": 3576,
+        "model_arena": 3184,
+        "adjustment": 40,
+        "link": 2 * (72 + 8) + 2 * 4,
+        "framework": 100,
+        "stack": 50,
+    }
+    assert found.ram == sum(found.ram_parts.values())
+
+
+def test_constants_take_ram_on_avr_only() -> None:
+    def difference(trainable: tuple[str, ...] | None) -> int:
+        graph, _ = example(trainable)
+        tier = next(tier for tier in TIERS if tier.name == "micro")
+        avr, arm = (plan(board(env=env), graph, TIERS, tier, Training()) for env in ("atmelavr", "nordicnrf52"))
+        assert avr.flash == arm.flash
+        return avr.ram - arm.ram
+
+    assert difference(None) == 3 * 22 + 10
+    assert difference(("logits",)) == 3 * 22 + 10 + 4 * (20 + 76 + 148)
+
+
+WEIGHTS, BATCH, ORIGIN = 3576, 2648 + 3576, 3576  # micro: gradients cost the arena's scratch no longer needed
+REST = 40 + 2 * 128 + 16
+
+
+@pytest.mark.parametrize(
+    ("ram", "training", "accumulates", "origin"),
+    [
+        (WEIGHTS + BATCH + ORIGIN + REST, {}, True, True),
+        (WEIGHTS + BATCH + ORIGIN + REST - 1, {}, True, False),
+        (WEIGHTS + BATCH + REST, {}, True, False),
+        (WEIGHTS + BATCH + REST - 1, {}, False, False),
+        (WEIGHTS + BATCH + REST + ORIGIN, {"encoding": "weights"}, True, False),
+        (WEIGHTS + 3184 + REST, {}, False, False),
+        (WEIGHTS + 3184 + REST + ORIGIN, {"batch": 1}, False, True),
+        (WEIGHTS + BATCH + REST, {"batch": 1, "momentum": 0.9}, True, False),
+    ],
+)
+def test_ways_are_tried_from_the_best(ram: int, training: Any, accumulates: bool, origin: bool) -> None:
+    found = plan_for(board(ram=ram), **training)
+    assert (found.fits, found.accumulates, found.keeps_origin) == (True, accumulates, origin)
+    assert found.batch == (training.get("batch", 8) if accumulates else 1)
+    names = {array.name for array in found.arrays}
+    assert ("model_gradients" in names, "model_origin" in names) == (accumulates, origin)
+
+
+def test_a_tier_that_does_not_fit_says_what_is_missing() -> None:
+    where = board(ram=WEIGHTS + 3184 + REST)
+    assert plan_for(where).reason == ""
+    refused = plan_for(where, "compact")
+    assert not refused.fits
+    assert refused.missing_bytes == (8840 + 7520) - (WEIGHTS + 3184)
+    assert refused.reason == "tier compact needs 9,600 bytes of RAM more than bench has; micro is the largest that fits"
+
+
+def test_no_tier_fits() -> None:
+    where = board(ram=WEIGHTS + 3184 + REST - 4)
+    assert plan_for(where).reason == "tier micro needs 4 bytes of RAM more than bench has; no tier fits"
+    with pytest.raises(PlanError) as error:
+        best(where, example()[0], TIERS, Training())
+    assert str(error.value) == (
+        "tier micro needs 4 bytes of RAM more than bench has; no tier fits: "
+        "add a narrower tier to [tiers], or use a larger board"
+    )
+    with pytest.raises(PlanError, match="bytes of flash more than bench has"):
+        best(board(flash=100), example()[0], TIERS, Training())
+
+
+def test_part_of_the_ram_may_be_static() -> None:
+    need = WEIGHTS + 3184 + REST
+    assert plan_for(board(ram=2 * need, static_ram=need, framework_ram=need // 2)).fits
+    assert plan_for(board(ram=2 * need, static_ram=need - 1, framework_ram=need // 2)).missing_bytes == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"ram": 7500}, True),
+        ({"momentum": 0.9}, True),
+        ({"input_range": (0.0, 2.0)}, False),
+        ({"tiers": (*TIERS, Tier("nano", channels=(1, 2, 2)))}, False),
+        ({"slope": 0.2}, False),
+        ({"frozen_crc": 1}, False),
+        ({"layer": "other name"}, True),
+    ],
+)
+def test_model_hash_follows_the_model_only(change: dict[str, Any], same: bool) -> None:
+    graph = example()[0]
+    first = graph.layers[0]
+    layers = (replace(first, name=change.get("layer", first.name), slope=change.get("slope", 0.1)), *graph.layers[1:])
+    changed = replace(graph, layers=layers, frozen_crc=change.get("frozen_crc", 0))
+    options = {name: value for name, value in change.items() if name in ("momentum", "input_range")}
+    micro = TIERS[-1]
+    found = plan(board(change.get("ram", 1 << 20)), changed, change.get("tiers", TIERS), micro, Training(**options))
+    assert (found.model_hash == plan(board(), graph, TIERS, micro, Training()).model_hash) == same
+
+
+def test_model_hash_is_the_same_next_year() -> None:
+    assert (
+        plan_for(board()).model_hash == 0xF6E954F6
+    )  # a change makes every flashed board a stranger: say so in the notes
+
+
+def test_time_follows_from_multiplications() -> None:
+    conv, _, _, dense = plan_for(board()).sub_model.graph.layers
+    assert layer_macs(dense) == 640
+    assert layer_macs(conv) == (14 * 3 - 1) ** 2 * 2  # one row and one column of taps fall outside
+    found = plan_for(board(bauds=(115200, 500000)), nested=True)
+    assert found.widths == (TIERS[-1],)
+    assert found.step_seconds == pytest.approx((found.macs * 10 + 1000) / 1e6)
+    down, up = found.transfer_bytes
+    assert down == 3576 + 8 * 30
+    assert up == 894 + 4 * 4 + 8 * 8  # delta_q8: four blocks of at most 256
+    assert found.round_seconds(100) == pytest.approx((down + up) * 10 / 450_000 + 100 * found.step_seconds)
+    wide = plan_for(board(), "base")
+    assert wide.macs > plan_for(board(), "base", nested=False).macs
+    assert [tier.name for tier in wide.widths] == ["base", "compact", "micro"]
+
+
+def test_tiers_with_the_same_channels_are_one_width() -> None:
+    twins = (*TIERS, Tier("twin", channels=(2, 4, 4)))
+    assert [t.name for t in plan(board(), example()[0], twins, TIERS[2], Training()).widths] == ["compact", "micro"]
