@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 from codegen.protocol import Q8_BLOCK, Adjust, Commit, Encoding, Setup, State, Train
 from coordinator.deltas import decode as decode_update
 from tests.firmware.conftest import CompileShared
-from tests.firmware.node.harness import F32, FIRMWARE, Build, MemoryNode, samples, setup, weights
+from tests.firmware.node.harness import F32, FIRMWARE, MEMORY, Build, MemoryNode, samples, setup, weights
 
 WEIGHTS = weights(299)
 ADJUSTMENT = (0.4, -0.2, 0.1)
@@ -171,6 +171,22 @@ def test_every_encoding_carries_the_same_update(accumulating: MemoryNode) -> Non
         block = slice(start, start + Q8_BLOCK)
         scale = np.abs(exact[block]).max() / 127
         assert np.abs(deltas[Encoding.DELTA_Q8][block] - exact[block]).max() <= scale
+
+
+@pytest.mark.parametrize("payload", [248, 247, 1])
+def test_frames_of_any_size_carry_it(
+    payload: int, accumulating: MemoryNode, builds: dict[str, Build], compile_shared: CompileShared
+) -> None:
+    run(accumulating, setup())
+    wide = replace(builds["accumulating"], mtu=248, window=16)
+    node = MemoryNode(compile_shared(MEMORY, ("-O2", *wide.flags)), wide)
+    node.ask(setup())
+    node.load(WEIGHTS, payload=payload)
+    node.ask(Commit(5), node.TRANSFER)
+    node.ask(Train(5))
+    node.finish()
+    for encoding in Encoding:
+        assert node.fetch(encoding, payload=payload)[1] == accumulating.fetch(encoding)[1]
 
 
 def q8(delta: F32, seed: int) -> bytes:
