@@ -4,7 +4,6 @@ answer comes, and safe to repeat; blobs move as transfers."""
 from __future__ import annotations
 
 import asyncio
-import struct
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,11 +36,11 @@ from codegen.protocol import (
     TransferKind,
 )
 from coordinator.link.errors import LinkError, LinkLost, LinkTimeout, NodeError
+from coordinator.link.flows import Flow, Receiving, Request, Sending, Waiter
 from coordinator.link.frames import Decoder, Frame, encode
 from coordinator.link.transfer import Receiver, RoundTrip, Sender
 
 M = TypeVar("M", bound=Message)
-_ACK = struct.Struct(Ack.layout()[0])
 
 
 class Port(Protocol):
@@ -69,129 +68,6 @@ class LinkStatistics:
     round_trip: float | None = None  # smoothed; None before the first transfer
 
 
-class _Waiter:
-    """Someone who waits for frames of one transfer number."""
-
-    def __init__(self, future: asyncio.Future[Frame]) -> None:
-        self.future = future
-
-    def handle(self, frame: Frame) -> None:
-        """Take a frame; ERROR has been dealt with."""
-
-    def settle(self) -> None:
-        """All frames of one read have been handled."""
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def finish(self, frame: Frame) -> None:
-        if not self.future.done():
-            self.future.set_result(frame)
-
-
-class _Request(_Waiter):
-    def __init__(self, future: asyncio.Future[Frame], reply: FrameType) -> None:
-        super().__init__(future)
-        self._reply = reply
-
-    def handle(self, frame: Frame) -> None:
-        if frame.type == self._reply:
-            self.finish(frame)
-
-
-_DONE = Frame(0, 0, 0, b"")
-
-
-class _Flow(_Waiter):
-    """A transfer under way: frames move it on inside the read callback, a timer when nothing comes."""
-
-    def __init__(self, session: Session, future: asyncio.Future[Frame], id: int, engine: Sender | Receiver) -> None:
-        super().__init__(future)
-        self.session = session
-        self.id = id
-        self.opening = b""  # the frame that began it: sent again when the node may have forgotten
-        self._timed = engine
-        self._timer: asyncio.TimerHandle | None = None
-
-    def arm(self) -> None:
-        """Start or restart the timer; cheap to call when it already runs."""
-        if self._timer is None and not self.future.done():
-            self._timer = self.session.loop.call_at(self._timed.deadline, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        if self.future.done():
-            return
-        if self._timed.quiet > self.session.patience:
-            self.fail(LinkTimeout(f"{self.session.name}: a transfer stood still for {self.session.patience:g} s"))
-            return
-        if self.session.loop.time() >= self._timed.deadline:
-            self._timed.expire()
-            if self._timed.silences % 2 == 0:
-                self.session.write(self.opening)
-            self.push()
-        self.arm()
-
-    def push(self) -> None:
-        """Send what there is to send."""
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-
-class _Sending(_Flow):
-    def __init__(self, session: Session, future: asyncio.Future[Frame], id: int, sender: Sender) -> None:
-        super().__init__(session, future, id, sender)
-        self._sender = sender
-        self._latest: tuple[int, int] | None = None
-
-    def handle(self, frame: Frame) -> None:
-        # Acknowledgements are cumulative: only the last of a read matters.
-        if frame.type == FrameType.ACK and len(frame.payload) == _ACK.size:
-            self._latest = (frame.chunk, _ACK.unpack(frame.payload)[0])
-
-    def settle(self) -> None:
-        if self._latest is None:
-            return
-        self._sender.acknowledge(*self._latest)
-        self._latest = None
-        self.push()
-
-    def push(self) -> None:
-        again = self._sender.retransmitted
-        frames = [encode(FrameType.DATA, self.id, chunk, data) for chunk, data in self._sender.ready()]
-        self.session.stats.retransmissions += self._sender.retransmitted - again
-        if frames:
-            self.session.write(b"".join(frames))
-        if self._sender.done:
-            self.finish(_DONE)
-
-
-class _Receiving(_Flow):
-    def __init__(self, session: Session, future: asyncio.Future[Frame], id: int, receiver: Receiver) -> None:
-        super().__init__(session, future, id, receiver)
-        self._receiver = receiver
-        self._came = False
-
-    def handle(self, frame: Frame) -> None:
-        if frame.type == FrameType.DATA:
-            self._receiver.accept(frame.chunk, frame.payload)
-            self._came = True
-
-    def settle(self) -> None:
-        if self._came:
-            self._came = False
-            self.push()
-
-    def push(self) -> None:
-        next, map, stalled = self._receiver.acknowledgement()
-        self.session.write(encode(FrameType.ACK, self.id, next, _ACK.pack(map, stalled)))
-        if self._receiver.done:
-            self.finish(_DONE)
-
-
 class Session:
     """Talks to the node behind `port`; made inside a running event loop, or given one.
 
@@ -212,7 +88,7 @@ class Session:
         self._lost: LinkLost | None = None
         self._port = port
         self._decoder = Decoder()
-        self._waiting: dict[int, _Waiter] = {}
+        self._waiting: dict[int, Waiter] = {}
         self._last_id = 0
         self._moving = asyncio.Lock()
         self._round_trip = RoundTrip()
@@ -233,7 +109,7 @@ class Session:
         frames = self._decoder.feed(data)
         self.stats.bytes_up += len(data)
         self.stats.frames_rejected = self._decoder.rejected
-        touched: set[_Waiter] = set()
+        touched: set[Waiter] = set()
         for frame in frames:
             waiter = self._waiting.get(frame.transfer)
             if waiter is None:
@@ -280,9 +156,9 @@ class Session:
 
     def _node_error(self, frame: Frame) -> LinkError:
         try:
-            error = Error.decode(frame.payload)
-        except ProtocolError as problem:
-            return LinkError(f"{self.name}: {problem}; host and firmware differ: rebuild and flash it")
+            error = self._decode(Error, frame)
+        except LinkError as problem:
+            return problem
         return NodeError(error.code, error.detail)
 
     def _log(self, line: str) -> None:
@@ -305,7 +181,7 @@ class Session:
         raise LinkError(f"{self.name}: 255 requests wait already")
 
     @contextmanager
-    def _registered(self, id: int, waiter: _Waiter) -> Iterator[None]:
+    def _registered(self, id: int, waiter: Waiter) -> Iterator[None]:
         if self._lost is not None:
             raise self._lost
         self._waiting[id] = waiter
@@ -314,25 +190,30 @@ class Session:
         finally:
             del self._waiting[id]
 
-    async def _exchange(
-        self, message: Message, reply: type[M], id: int, timeout: float = 1.0, retries: int = 4
-    ) -> tuple[int, M]:
-        """Send until `reply` comes; return its frame's chunk number and the message."""
+    async def _ask(self, message: Message, reply: FrameType, id: int, timeout: float, retries: int) -> Frame:
+        """Send until a frame of type `reply` comes, and return it."""
         future: asyncio.Future[Frame] = self.loop.create_future()
         data = b"\0" + encode(message.type, id, 0, message.encode())  # the delimiter ends any noise on an idle wire
-        with self._registered(id, _Request(future, reply.type)):
+        with self._registered(id, Request(future, reply)):
             for attempt in range(retries + 1):
                 self.stats.retransmissions += attempt > 0
                 self.write(data)
                 await asyncio.wait((future,), timeout=timeout)
                 if future.done():
-                    break
-            else:
-                seconds = (retries + 1) * timeout
-                raise LinkTimeout(f"{self.name}: no answer to {message.type.name} in {seconds:g} s")
-            frame = future.result()
+                    return future.result()
+        seconds = (retries + 1) * timeout
+        raise LinkTimeout(f"{self.name}: no answer to {message.type.name} in {seconds:g} s")
+
+    async def _exchange(
+        self, message: Message, reply: type[M], id: int, timeout: float = 1.0, retries: int = 4
+    ) -> tuple[int, M]:
+        """Send until `reply` comes; return its frame's chunk number and the message."""
+        frame = await self._ask(message, reply.type, id, timeout, retries)
+        return frame.chunk, self._decode(reply, frame)
+
+    def _decode(self, message: type[M], frame: Frame) -> M:
         try:
-            return frame.chunk, reply.decode(frame.payload)
+            return message.decode(frame.payload)
         except ProtocolError as problem:
             raise LinkError(f"{self.name}: {problem}; host and firmware differ: rebuild and flash it") from None
 
@@ -343,19 +224,22 @@ class Session:
     async def hello(self, timeout: float = 6.0) -> Hello:
         """Ask the node who it is. timeout: seconds altogether; a board that opening has reset needs about two."""
         interval = 0.4
+        tries = max(round(timeout / interval), 1)
         try:
-            hello = await self.request(HelloRequest(), Hello, interval, max(round(timeout / interval) - 1, 0))
+            frame = await self._ask(HelloRequest(), FrameType.HELLO, self._next_id(), interval, tries - 1)
         except LinkTimeout:
             said = "it sends something else" if self.stats.bytes_up else "nothing comes"
             raise LinkTimeout(
                 f"{self.name}: no Tierfed node answers in {timeout:g} s ({said}); flash the board with "
                 "`pio run -e BOARD -t upload`, or see `coordinator ports`"
             ) from None
-        if hello.protocol != PROTOCOL_VERSION:
+        version = frame.payload[0] if frame.payload else 0
+        if version != PROTOCOL_VERSION:  # before anything else is read: the rest may have another layout
             raise LinkError(
-                f"{self.name}: its firmware speaks protocol {hello.protocol}, this host {PROTOCOL_VERSION}; "
-                f"rebuild and flash it with `pio run -e {hello.board} -t upload`"
+                f"{self.name}: its firmware speaks protocol {version}, this host {PROTOCOL_VERSION}; "
+                "rebuild and flash it with `pio run -e BOARD -t upload`"
             )
+        hello = self._decode(Hello, frame)
         if not MTU_MIN <= hello.mtu <= MTU_MAX or not 1 <= hello.window <= WINDOW_MAX:
             raise LinkError(f"{self.name}: HELLO with mtu {hello.mtu} and window {hello.window} makes no sense")
         self.node = hello
@@ -402,7 +286,7 @@ class Session:
             self._round_trip.sample(self.loop.time() - started)
         sender = Sender(blob, begin.payload, self.node.window if self.node else 1, self.loop.time, self._round_trip)
         sender.acknowledge(chunk, ack.map)
-        flow = _Sending(self, self.loop.create_future(), id, sender)
+        flow = Sending(self, self.loop.create_future(), id, sender)
         await self._run(flow, begin)
         status = (await self._exchange(Commit(begin.round), Status, id))[1]
         self._measure(len(blob), started)
@@ -425,12 +309,12 @@ class Session:
         if offer.size > most:
             raise LinkError(f"{self.name}: it offers an update of {offer.size} bytes; at most {most} make sense")
         receiver = Receiver(offer.size, fetch.payload, self.loop.time, self._round_trip)
-        await self._run(_Receiving(self, self.loop.create_future(), id, receiver), fetch)
+        await self._run(Receiving(self, self.loop.create_future(), id, receiver), fetch)
         self.stats.retransmissions += receiver.retransmitted
         self._measure(offer.size, started)
         return offer, bytes(receiver.blob)
 
-    async def _run(self, flow: _Flow, opening: Message) -> None:
+    async def _run(self, flow: Flow, opening: Message) -> None:
         flow.opening = encode(opening.type, flow.id, 0, opening.encode())
         with self._registered(flow.id, flow):
             try:

@@ -18,17 +18,21 @@ from codegen.protocol import (
     MTU_MAX,
     MTU_MIN,
     PROTOCOL_VERSION,
+    Encoding,
+    ErrorCode,
     FrameType,
     Hello,
     Log,
     Message,
     ProtocolError,
     Setup,
+    State,
     Status,
 )
 from codegen.protocol_header import message_name, protocol_header
 from tests.firmware.conftest import STRICT, require
 
+DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 _CTYPES: dict[str, Any] = {"B": ctypes.c_uint8, "H": ctypes.c_uint16, "I": ctypes.c_uint32, "f": ctypes.c_float}
 _VALUES = {
     "B": st.integers(0, 2**8 - 1),
@@ -197,3 +201,27 @@ def test_text_that_is_not_utf8_is_shown_all_the_same() -> None:
 def test_numbers_are_little_endian_without_gaps() -> None:
     setup = Setup(round=0x0102, seed=3, learning_rate=1.0, momentum=0.0, epochs=4, batch=5, encoding=6, nested=1)
     assert setup.encode().hex() == "0201030000000000803f0000000004050601"
+
+
+def _documented(message: type[Message]) -> str:
+    """Return the row that docs/protocol.md must have."""
+    words = {"B": "u8", "H": "u16", "I": "u32", "f": "f32", "s": "text"}
+    described = []
+    for name, (python, code) in _codes(message).items():
+        if code.startswith("*"):
+            described.append(f"`{name}` {words[code[1:]]}…")
+        elif code.endswith("s"):
+            described.append(f"`{name}` {'text' if python is str else 'bytes'}[{code[:-1]}]")
+        else:
+            described.append(f"`{name}` {words[code]}")
+    return f"| `{message.type.name}` | 0x{message.type:02X} | {', '.join(described) or '–'} |"
+
+
+@anything
+def test_the_page_has_every_message_as_it_is(message: type[Message]) -> None:
+    assert _documented(message) in DOCUMENTATION.splitlines()
+
+
+@pytest.mark.parametrize("value", [*State, *Encoding, *ErrorCode], ids=lambda value: value.name)
+def test_the_page_has_every_number(value: State | Encoding | ErrorCode) -> None:
+    assert f"| {value.name} | {value.value} |" in DOCUMENTATION

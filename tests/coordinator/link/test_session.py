@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -284,17 +285,20 @@ HELLO = Hello(1, 72, 4, 1, 7, b"12345678", 0, 0, 0, 1, 0, 10, "uno", "micro")
 @pytest.mark.parametrize(
     ("hello", "words"),
     [
-        (HELLO.__class__(**{**vars(HELLO), "protocol": 9}), r"speaks protocol 9, this host 1; .*`pio run -e uno"),
-        (HELLO.__class__(**{**vars(HELLO), "mtu": 255}), "mtu 255 and window 4 makes no sense"),
-        (HELLO.__class__(**{**vars(HELLO), "window": 0}), "mtu 72 and window 0 makes no sense"),
+        (replace(HELLO, protocol=9).encode(), "speaks protocol 9, this host 1; rebuild and flash it"),
+        (b"\x02much shorter", "speaks protocol 2, this host 1; rebuild and flash it"),
+        (b"\x01much shorter", "HELLO of 13 bytes; expected 72; host and firmware differ"),
+        (b"", "speaks protocol 0, this host 1; rebuild and flash it"),
+        (replace(HELLO, mtu=255).encode(), "mtu 255 and window 4 makes no sense"),
+        (replace(HELLO, window=0).encode(), "mtu 72 and window 0 makes no sense"),
     ],
 )
-def test_a_hello_that_cannot_be_is_refused(peer: Peer, hello: Hello, words: str) -> None:
+def test_a_hello_that_cannot_be_is_refused(peer: Peer, hello: bytes, words: str) -> None:
     port = WirePort(peer)
     port.filter_down = nothing
 
     async def work(session: Session) -> None:
-        session.loop.call_later(0.1, port.say, encode(FrameType.HELLO, 1, 0, hello.encode()))
+        session.loop.call_later(0.1, port.say, encode(FrameType.HELLO, 1, 0, hello))
         await session.hello()
 
     with pytest.raises(LinkError, match=words):

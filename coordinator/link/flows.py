@@ -1,0 +1,144 @@
+"""Who waits for frames of one transfer number: a request, or a transfer under way."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import TYPE_CHECKING
+
+from codegen.protocol import Ack, FrameType
+from coordinator.link.errors import LinkTimeout
+from coordinator.link.frames import Frame, encode
+from coordinator.link.transfer import Receiver, Sender
+
+if TYPE_CHECKING:
+    from coordinator.link.session import Session
+
+_ACK = struct.Struct(Ack.layout()[0])
+_DONE = Frame(0, 0, 0, b"")
+
+
+class Waiter:
+    """Someone who waits for frames of one transfer number."""
+
+    def __init__(self, future: asyncio.Future[Frame]) -> None:
+        self.future = future
+
+    def handle(self, frame: Frame) -> None:
+        """Take a frame; ERROR has been dealt with."""
+
+    def settle(self) -> None:
+        """All frames of one read have been handled."""
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def finish(self, frame: Frame) -> None:
+        if not self.future.done():
+            self.future.set_result(frame)
+
+
+class Request(Waiter):
+    """Waits for one frame of type `reply`."""
+
+    def __init__(self, future: asyncio.Future[Frame], reply: FrameType) -> None:
+        super().__init__(future)
+        self._reply = reply
+
+    def handle(self, frame: Frame) -> None:
+        if frame.type == self._reply:
+            self.finish(frame)
+
+
+class Flow(Waiter):
+    """A transfer under way: frames move it on inside the read callback, a timer when nothing comes."""
+
+    def __init__(self, session: Session, future: asyncio.Future[Frame], id: int, engine: Sender | Receiver) -> None:
+        super().__init__(future)
+        self.session = session
+        self.id = id
+        self.opening = b""  # the frame that began it: sent again when the node may have forgotten
+        self._timed = engine
+        self._timer: asyncio.TimerHandle | None = None
+
+    def arm(self) -> None:
+        """Start or restart the timer; cheap to call when it already runs."""
+        if self._timer is None and not self.future.done():
+            self._timer = self.session.loop.call_at(self._timed.deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self.future.done():
+            return
+        if self._timed.quiet > self.session.patience:
+            self.fail(LinkTimeout(f"{self.session.name}: a transfer stood still for {self.session.patience:g} s"))
+            return
+        if self.session.loop.time() >= self._timed.deadline:
+            self._timed.expire()
+            if self._timed.silences % 2 == 0:
+                self.session.write(self.opening)
+            self.push()
+        self.arm()
+
+    def push(self) -> None:
+        """Send what there is to send."""
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class Sending(Flow):
+    """Chunks to the node, moved on by its acknowledgements."""
+
+    def __init__(self, session: Session, future: asyncio.Future[Frame], id: int, sender: Sender) -> None:
+        super().__init__(session, future, id, sender)
+        self._sender = sender
+        self._latest: tuple[int, int] | None = None
+
+    def handle(self, frame: Frame) -> None:
+        # Acknowledgements are cumulative: only the last of a read matters.
+        if frame.type == FrameType.ACK and len(frame.payload) == _ACK.size:
+            self._latest = (frame.chunk, _ACK.unpack(frame.payload)[0])
+
+    def settle(self) -> None:
+        if self._latest is None:
+            return
+        self._sender.acknowledge(*self._latest)
+        self._latest = None
+        self.push()
+
+    def push(self) -> None:
+        again = self._sender.retransmitted
+        frames = [encode(FrameType.DATA, self.id, chunk, data) for chunk, data in self._sender.ready()]
+        self.session.stats.retransmissions += self._sender.retransmitted - again
+        if frames:
+            self.session.write(b"".join(frames))
+        if self._sender.done:
+            self.finish(_DONE)
+
+
+class Receiving(Flow):
+    """Chunks from the node, moved on by ours."""
+
+    def __init__(self, session: Session, future: asyncio.Future[Frame], id: int, receiver: Receiver) -> None:
+        super().__init__(session, future, id, receiver)
+        self._receiver = receiver
+        self._came = False
+
+    def handle(self, frame: Frame) -> None:
+        if frame.type == FrameType.DATA:
+            self._receiver.accept(frame.chunk, frame.payload)
+            self._came = True
+
+    def settle(self) -> None:
+        if self._came:
+            self._came = False
+            self.push()
+
+    def push(self) -> None:
+        next, map, stalled = self._receiver.acknowledgement()
+        self.session.write(encode(FrameType.ACK, self.id, next, _ACK.pack(map, stalled)))
+        if self._receiver.done:
+            self.finish(_DONE)

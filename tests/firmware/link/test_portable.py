@@ -1,0 +1,37 @@
+"""The link compiles for every board without a warning and calls nothing but memset."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.firmware.conftest import CompileProgram, require
+from tests.firmware.link.clink import SOURCES
+
+TARGETS = {
+    "gcc": ("-O3", "-march=native"),
+    "avr-gcc": ("-Os", "-mmcu=atmega2560"),
+    "arm-none-eabi-gcc": ("-O2", "-mcpu=cortex-m4", "-mthumb"),
+}
+
+
+@pytest.mark.parametrize("mtu", [72, 248])
+@pytest.mark.parametrize("compiler", TARGETS)
+def test_needs_nothing(compile_program: CompileProgram, compiler: str, mtu: int) -> None:
+    for source in SOURCES:
+        flags = (*TARGETS[compiler], f"-DLINK_MTU={mtu}", "-DLINK_WINDOW=16", "-c", "-fno-pic")
+        compiled = compile_program((source,), flags, compiler)
+        listed = subprocess.run([require("nm"), "-u", compiled], capture_output=True, text=True, check=False)
+        if compiler == "gcc":
+            names = {line.split()[-1] for line in listed.stdout.splitlines()}
+            assert names <= {"memset", "link_crc16", "__stack_chk_fail"}
+
+
+@pytest.mark.parametrize("wrong", ["-DLINK_MTU=71", "-DLINK_MTU=249", "-DLINK_WINDOW=0", "-DLINK_WINDOW=17"])
+def test_impossible_sizes_do_not_compile(wrong: str) -> None:
+    frame = next(source for source in SOURCES if source.name == "frame.c")
+    command = [require("gcc"), "-fsyntax-only", wrong, str(frame)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "must be" in done.stderr
