@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     PrivateAttr,
     ValidationError,
     field_validator,
@@ -57,18 +57,15 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _width(value: Any) -> Any:
-    numbers = value if isinstance(value, list) else [value]
-    if not numbers or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
-        raise ValueError(f"is {value!r}; expected a width in (0, 1] or a list of channel counts")
-    if isinstance(value, list) and any(not isinstance(n, int) or n < 1 for n in numbers):
-        raise ValueError(f"is {value!r}; expected whole channel counts, at least 1 each")
-    if not isinstance(value, list) and not 0 < value <= 1:
-        raise ValueError(f"is {value!r}; expected a width in (0, 1], or a list of channel counts")
-    return value
+def _width(value: Any) -> float | tuple[int, ...]:
+    if isinstance(value, list) and value and all(type(count) is int and count > 0 for count in value):
+        return tuple(value)
+    if type(value) in (int, float) and 0 < value <= 1:
+        return float(value)
+    raise ValueError(f"is {value!r}; expected a width in (0, 1], or a list of channel counts, at least 1 each")
 
 
-Width = Annotated[float | tuple[int, ...], BeforeValidator(_width)]
+Width = Annotated[float | tuple[int, ...], PlainValidator(_width)]
 
 
 class Model(Table):
@@ -221,8 +218,8 @@ class Federation(Table):
         return self.directory / self.data.path
 
     def settings(self) -> dict[str, Any]:
-        """Return the whole file as plain values, with the defaults that it leaves out."""
-        return self.model_dump(mode="json", by_alias=True)
+        """Return the whole file as values that JSON knows, with the defaults that it leaves out."""
+        return self.model_dump(by_alias=True)
 
     @property
     def digest(self) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 Key = tuple[str | int, ...]
-MAX_STATEMENT = 1 << 14  # bytes; a hostile file must not make the search for its lines quadratic
+MAX_PARSED = 1 << 21  # characters; a hostile file must not make the search for its lines quadratic
 
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 TIER_NAME = r"^[a-z][a-z0-9_]{0,11}$"  # HELLO has 12 bytes for it, and C sees it
@@ -192,14 +192,15 @@ def _header(text: str, parsed: dict[str, Any], counts: dict[Key, int]) -> Key:
 
 def _statements(source: str) -> Iterator[tuple[int, str]]:
     """Yield the first line's number and the text of every statement: the shortest run of lines that is TOML."""
-    start, text = 0, ""
+    start, text, parsed_so_far = 0, "", 0
     for number, line in enumerate(source.split("\n"), 1):
         start, text = (start, f"{text}\n{line}") if text else (number, line.strip())
+        parsed_so_far += len(text)
+        if parsed_so_far > MAX_PARSED:
+            return
         try:
             parsed = tomllib.loads(text)
         except tomllib.TOMLDecodeError:
-            if len(text) > MAX_STATEMENT:
-                return
             continue
         if parsed:
             yield start, text
