@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _LIST = "`coordinator ports` lists what is there"
 _READ = 65536
+WAKE = 2.0  # seconds of silence after which DTR is raised
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class _DescriptorPort:
         self._on_lost: Callable[[str], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open = True
+        self._heard = False  # anything at all
         self._tune()
 
     def _tune(self) -> None:
@@ -129,6 +131,11 @@ class _DescriptorPort:
         self._on_data, self._on_lost = on_data, on_lost
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._descriptor, self._readable)
+        self._loop.call_later(WAKE, self._wake)
+
+    def _wake(self) -> None:
+        if self._open and not self._heard:
+            _raise_dtr(self._handle)
 
     def _readable(self) -> None:
         try:
@@ -141,6 +148,7 @@ class _DescriptorPort:
         if not data:
             self._vanish("the other end is gone")
         elif self._on_data:
+            self._heard = True
             self._on_data(data)
 
     def write(self, data: bytes) -> None:
@@ -201,6 +209,7 @@ class _ThreadedPort:
         self._on_data: Callable[[bytes], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open = True
+        self._heard = False
 
     def start(self, on_data: Callable[[bytes], None], on_lost: Callable[[str], None]) -> None:
         self._on_data, self._on_lost = on_data, on_lost
@@ -208,6 +217,11 @@ class _ThreadedPort:
         self._handle.timeout = 0.2  # how often the reader looks whether it should end
         for work in (self._read, self._write):
             threading.Thread(target=work, name=f"{work.__name__[1:]} {self.name}", daemon=True).start()
+        self._loop.call_later(WAKE, self._wake)
+
+    def _wake(self) -> None:
+        if self._open and not self._heard:
+            _raise_dtr(self._handle)
 
     def _read(self) -> None:
         while self._open:
@@ -241,6 +255,7 @@ class _ThreadedPort:
 
     def _deliver(self, data: bytes) -> None:
         if self._open and self._on_data:
+            self._heard = True
             self._on_data(data)
 
     def write(self, data: bytes) -> None:
@@ -261,6 +276,16 @@ class _ThreadedPort:
         self._open = False
         self._outgoing.put(None)
         _shut(self._handle)
+
+
+def _raise_dtr(handle: serial.Serial) -> None:
+    """Raise DTR: a board whose own USB is the port sends nothing while it is low, because nobody seems to listen.
+
+    Others it may reset, which is why it is not done at once.
+    """
+    if "://" not in str(handle.port):
+        with contextlib.suppress(OSError):  # a pty has none
+            handle.dtr = True
 
 
 def _shut(handle: serial.Serial) -> None:

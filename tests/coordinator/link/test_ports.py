@@ -20,6 +20,7 @@ import serial
 import serial.rfc2217
 
 from codegen.protocol import Encoding, TransferKind
+from coordinator.link import ports
 from coordinator.link.errors import LinkLost, PortError
 from coordinator.link.ports import list_ports, open_port
 from coordinator.link.session import Session
@@ -286,6 +287,24 @@ def test_writes_never_block_the_loop() -> None:
 
     assert asyncio.run(main()) < 0.5
     os.close(master)
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+def test_dtr_is_low_until_silence_calls_for_it(node: PtyNode, monkeypatch: pytest.MonkeyPatch, speaks: bool) -> None:
+    monkeypatch.setattr(ports, "WAKE", 0.05)
+    levels: list[bool] = []
+    monkeypatch.setattr(serial.Serial, "_update_dtr_state", lambda handle: levels.append(handle.dtr))
+
+    async def main() -> None:
+        session = Session(open_port(node.name, 115200))
+        if speaks:
+            await session.hello()
+        await asyncio.sleep(0.2)
+        await session.close()
+
+    asyncio.run(main())
+    assert levels[0] is False
+    assert (True in levels) is not speaks
 
 
 def test_list_names_usb_ids() -> None:
