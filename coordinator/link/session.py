@@ -256,7 +256,7 @@ class Session:
         return tuple(counts[:classes])
 
     async def set_baud(self, baud: int) -> None:
-        """Change the wire's rate at both ends; the node goes back by itself if nothing is heard at the new one."""
+        """Change the wire's rate at both ends. A node goes back by itself if it hears nothing valid for 2 s."""
         await self.request(Baud(baud), Status)
         self._port.set_baud(baud)
 

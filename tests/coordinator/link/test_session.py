@@ -353,6 +353,26 @@ def test_a_pulled_cable_ends_every_call(peer: Peer, after: float) -> None:
     assert isinstance(results[1], LinkLost | Status)
 
 
+def test_the_rate_changes_after_the_answer(peer: Peer) -> None:
+    port = WirePort(peer)
+
+    def agree(data: bytes) -> bytes:
+        if data[2:3] != bytes((FrameType.BAUD,)):
+            return data
+        assert port.baud == 115200
+        port.say(encode(FrameType.STATUS, data[3], 0, STATUS.encode()))
+        return b""
+
+    port.filter_down = agree
+
+    async def work(session: Session) -> None:
+        await session.set_baud(500000)
+        assert port.baud == 500000
+        await session.hello()
+
+    with_session(port, work)
+
+
 def test_more_requests_than_numbers(peer: Peer) -> None:
     port = WirePort(peer)
 
