@@ -1,0 +1,140 @@
+"""A small federation of real twins: an easy data set, a model that three boards hold at three widths."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from coordinator import emulation, federation, runs
+from coordinator.emulation import Twins
+from coordinator.events import Event, Observer
+from coordinator.federation import Federation
+from coordinator.results import Summary
+
+MODEL = """
+import keras
+
+def build():
+    layers = keras.layers
+    return keras.Sequential([
+        keras.Input((8, 8, 1)),
+        layers.Conv2D(4, 3, strides=2, padding="same", name="conv"),
+        layers.LeakyReLU(negative_slope=0.1),
+        layers.Flatten(),
+        layers.Dense({hidden}, name="hidden"),
+        layers.LeakyReLU(negative_slope=0.1),
+        layers.Dense(4, activation="softmax", name="logits"),
+    ], name="small")
+"""
+FILE = """
+name = "small"
+seed = {seed}
+[model]
+path = "{model}"
+[tiers]
+wide = 1.0
+half = 0.5
+narrow = 0.25
+[data]
+path = "data.npz"
+samples_per_node = {samples}
+split = "{split}"
+[training]
+rounds = {rounds}
+batch = 4
+learning_rate = 0.1
+[aggregation]
+select = "{select}"
+min_nodes = {min_nodes}
+[link]
+encoding = "{encoding}"
+[[nodes]]
+board = "megaatmega2560"
+[[nodes]]
+board = "esp32dev"
+count = 2
+[[nodes]]
+board = "uno_r4_minima"
+"""
+DEFAULTS = {
+    "seed": 1, "model": "model.py", "samples": 60, "split": "iid", "rounds": 2, "select": "prefix", "min_nodes": 2,
+    "encoding": "auto",
+}  # fmt: skip
+
+
+@dataclass
+class World:
+    """A folder with the model and the data, and the twins' programs; shared by all tests of a session."""
+
+    folder: Path
+    programs: dict[str, Path] = field(default_factory=dict)
+
+    def describe(self, **changes: object) -> Federation:
+        """Return the federation with these keys of DEFAULTS changed."""
+        values = DEFAULTS | changes
+        name = "-".join(str(value) for value in values.values()).replace(".", "_")
+        return federation.load(write(self.folder / f"{name}.toml", FILE.format_map(values).encode()))
+
+    def run(
+        self,
+        folder: Path,
+        watch: Callable[[Twins], Observer] | None = None,
+        resume: bool = False,
+        **changes: object,
+    ) -> tuple[Summary, list[Event]]:
+        """Run on fresh twins; `watch` is given them and returns an observer. Returns the summary and all events."""
+        described, events = self.describe(**changes), list[Event]()
+
+        async def play() -> Summary:
+            async with Twins(described, self.programs, folder / "shards") as twins:
+                watcher = watch(twins) if watch else None
+
+                def observe(event: Event) -> None:
+                    events.append(event)
+                    if watcher:
+                        watcher(event)
+
+                return await runs.run(described, twins.ports, folder, resume=resume, observer=observe)
+
+        return asyncio.run(play()), events
+
+
+def make(folder: Path) -> World:
+    """Write the model and the data, and build the twins; quick if all that is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "model.py", MODEL.format(hidden=48).encode())
+    write(folder / "other.py", MODEL.format(hidden=44).encode())
+    if not (folder / "data.npz").exists():
+        temporary = folder / "data.tmp.npz"
+        np.savez(temporary, **data())  # type: ignore[arg-type]
+        temporary.replace(folder / "data.npz")
+    world = World(folder)
+    world.programs = emulation.build(world.describe(), folder / "pio")
+    return world
+
+
+def data() -> dict[str, np.ndarray]:
+    """Four classes of 8×8 images: a bright quadrant each, in noise."""
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(count) % 4
+        images = rng.integers(0, 120, (count, 8, 8))
+        for image, label in zip(images, labels, strict=True):
+            top, left = 4 * (label // 2), 4 * (label % 2)
+            image[top : top + 4, left : left + 4] += 120
+        return images.astype(np.uint8), labels.astype(np.uint8)
+
+    (x_train, y_train), (x_test, y_test) = draw(600), draw(400)
+    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+
+
+def write(path: Path, content: bytes) -> Path:
+    """Write a file unless it says that already: a changed file would be built anew."""
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
+    return path
