@@ -1,0 +1,106 @@
+"""Twins that do not build, do not start, or do not end. That they work is shown in tests/federation."""
+
+import asyncio
+import os
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boards import PROJECT_ROOT
+from coordinator.data import load_dataset
+from coordinator.emulation import Twins, build, write_shards
+from coordinator.errors import ToolchainError
+from coordinator.federation import Federation, load
+
+EXAMPLE = PROJECT_ROOT / "examples" / "mnist" / "federation.toml"
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Federation:
+    """A federation of one node with ten samples."""
+    np.savez(
+        tmp_path / "data.npz", x_train=np.zeros((20, 8, 8), np.uint8), y_train=np.arange(20) % 4,
+        x_test=np.zeros((4, 8, 8), np.uint8), y_test=np.arange(4),
+    )  # fmt: skip
+    path = tmp_path / "one.toml"
+    path.write_text(
+        'name = "one"\n[model]\npath = "m.py"\n[data]\npath = "data.npz"\nsamples_per_node = 10\n'
+        '[[nodes]]\nboard = "esp32dev"\n'
+    )
+    return load(path)
+
+
+def program(folder: Path, script: str) -> dict[str, Path]:
+    """A program that is not a twin."""
+    path = folder / "program"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return {"esp32dev": path}
+
+
+def start(federation: Federation, programs: dict[str, Path], folder: Path) -> tuple[int, float]:
+    """Start and end the twins; returns the process id of the first one, and how long it took to end it."""
+
+    async def play() -> tuple[int, float]:
+        async with Twins(federation, programs, folder) as twins:
+            begun = time.monotonic()
+            assert twins.ports == ["/dev/pts/999"]
+        return twins.twins[0].process.pid, time.monotonic() - begun
+
+    return asyncio.run(play())
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_shards_hold_what_was_dealt(tmp_path: Path) -> None:
+    federation = load(EXAMPLE)
+    shards = write_shards(federation, tmp_path)
+    assert list(shards) == [spec.name for spec in federation.nodes()]
+    contents = [path.read_bytes() for path in shards.values()]
+    assert {content[:16] for content in contents} == {struct.pack("<4sIII", b"TFS1", 1000, 784, 10)}
+    images = np.concatenate([np.frombuffer(content, np.uint8, 784_000, 16).reshape(-1, 784) for content in contents])
+    train = load_dataset(federation.data_path).x_train.reshape(-1, 784)
+    assert len(np.unique(images, axis=0)) == len(np.unique(train, axis=0))
+
+
+def test_a_twin_that_minds_sigterm_ends_at_once(one: Federation, tmp_path: Path) -> None:
+    pid, seconds = start(one, program(tmp_path, "echo PORT /dev/pts/999; exec sleep 60"), tmp_path)
+    assert seconds < 1.5 and not is_alive(pid)
+
+
+def test_a_twin_that_does_not_is_killed(one: Federation, tmp_path: Path) -> None:
+    script = "trap '' TERM; echo PORT /dev/pts/999; while :; do sleep 0.1; done"
+    pid, _ = start(one, program(tmp_path, script), tmp_path)
+    assert not is_alive(pid)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo out of pens >&2; exit 3", "out of pens"),
+        ("echo HELLO; exec sleep 60", "nothing"),
+        ("exit 0", "nothing"),
+    ],
+)
+def test_a_twin_that_does_not_start(one: Federation, tmp_path: Path, script: str, said: str) -> None:
+    with pytest.raises(ToolchainError, match=f"the twin of esp32dev-1 did not start; it said: {said}"):
+        start(one, program(tmp_path, script), tmp_path)
+
+
+def test_a_program_that_is_not_there(one: Federation, tmp_path: Path) -> None:
+    with pytest.raises(ToolchainError, match="build it with `pio run -e native_esp32dev`"):
+        start(one, {"esp32dev": tmp_path / "absent"}, tmp_path)
+
+
+def test_a_build_that_fails_shows_what_it_said(one: Federation, tmp_path: Path) -> None:
+    with pytest.raises(ToolchainError, match=r"could not be built(?s:.*)m\.py"):
+        build(one, tmp_path / "pio")

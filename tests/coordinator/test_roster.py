@@ -1,0 +1,94 @@
+"""Who stands for which node of the federation file."""
+
+import hashlib
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+import boards
+from codegen.planner import Training, best
+from codegen.protocol import Hello
+from coordinator import roster
+from coordinator.federation import NodeSpec
+from coordinator.link.errors import LinkError
+from coordinator.link.session import Session
+from coordinator.nodes import FirmwareMismatch
+from coordinator.roster import Found, check, check_unique, emulated_uid, match, rebuild_command
+from tests.coordinator.test_rounds import GRAPH, plan
+
+FEDERATION = Path("/home/me/f.toml")
+
+
+def found(uid: str, board: str = "esp32dev", port: str = "/dev/ttyUSB0", **changes: object) -> Found:
+    made = plan("expanded")
+    fields: dict[str, object] = {
+        "protocol": 1, "mtu": 72, "window": 8, "encodings": 1, "boot": 1, "uid": bytes.fromhex(uid),
+        "firmware": roster.sources_hash(), "model": made.model_hash, "samples": 10, "batch": 1, "kernel": 0,
+        "parameters": made.sub_model.graph.parameters, "board": board, "tier": "expanded",
+    } | changes  # fmt: skip
+    return Found(port, cast(Session, None), Hello(**fields))  # type: ignore[arg-type]
+
+
+def uid(number: int) -> str:
+    return f"{number:016x}"
+
+
+def test_the_uid_of_a_twin_is_documented() -> None:
+    assert emulated_uid("esp32dev-1") == hashlib.blake2s(b"esp32dev-1", digest_size=8).hexdigest()
+
+
+A, B, C = (NodeSpec(name, "esp32dev", None) for name in ("a", "b", "c"))
+NAMED = NodeSpec("named", "esp32dev", uid(9))
+MEGA = NodeSpec("mega", "megaatmega2560", None)
+MATCHES = [
+    ("the lowest id first", [A, B], [uid(2), uid(1)], {"a": uid(1), "b": uid(2)}, []),
+    ("a uid beats the order", [A, NAMED], [uid(9), uid(10)], {"a": uid(10), "named": uid(9)}, []),
+    ("a uid that is absent", [NAMED], [uid(1)], {"named": None}, [uid(1)]),
+    ("a twin by its name", [A, B], [emulated_uid("b"), uid(1)], {"a": uid(1), "b": emulated_uid("b")}, []),
+    ("another board", [MEGA], [uid(1)], {"mega": None}, [uid(1)]),
+    ("more than are listed", [A], [uid(1), uid(2)], {"a": uid(1)}, [uid(2)]),
+    ("fewer than are listed", [A, B, C], [uid(1)], {"a": uid(1), "b": None, "c": None}, []),
+]
+
+
+@pytest.mark.parametrize(("_", "specs", "uids", "expected", "left"), MATCHES, ids=[case[0] for case in MATCHES])
+def test_matching(
+    _: str, specs: list[NodeSpec], uids: list[str], expected: dict[str, str | None], left: list[str]
+) -> None:
+    boards_there = [found(each) for each in uids]
+    matches, strangers = match(specs, boards_there)
+    assert {spec.name: each.uid if each else None for spec, each in matches} == expected
+    assert [spec for spec, _ in matches] == specs
+    assert [each.uid for each in strangers] == left
+
+
+def test_one_id_on_two_ports_is_refused() -> None:
+    check_unique([found(uid(1)), found(uid(2))])
+    with pytest.raises(LinkError, match=f"/dev/ttyUSB0 and /dev/ttyACM1: both say they are {uid(1)}"):
+        check_unique([found(uid(1)), found(uid(1), port="/dev/ttyACM1")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"board": "esp32-c3-devkitm-1"}, "is built for esp32-c3-devkitm-1, the federation file says esp32dev"),
+        ({"model": 0xBAD}, f"holds model 00000bad (tier expanded, 131 parameters), this federation's is "
+         f"{plan('expanded').model_hash:08x} (tier expanded, 131)"),
+        ({"parameters": 7}, "(tier expanded, 7 parameters)"),
+        ({"firmware": 0xBAD}, "its firmware is 00000bad, built from other sources than these "
+         f"({roster.sources_hash():08x})"),
+    ],
+)  # fmt: skip
+def test_other_firmware_is_refused_with_both_sides_named(changes: dict[str, object], sentence: str) -> None:
+    check(found(uid(1)), plan("expanded"), FEDERATION)
+    with pytest.raises(FirmwareMismatch) as refusal:
+        check(found(uid(1), **changes), plan("expanded"), FEDERATION)  # type: ignore[arg-type]
+    assert sentence in str(refusal.value)
+    assert str(refusal.value).endswith("rebuild it: `TIERFED_FEDERATION=/home/me/f.toml pio run -e esp32dev -t upload`")
+
+
+@pytest.mark.parametrize("port", ["/dev/pts/7", "socket://127.0.0.1:9000"])
+def test_a_twin_is_rebuilt_otherwise(port: str) -> None:
+    made = best(boards.load("esp32dev"), GRAPH, plan("expanded").widths, Training())
+    assert rebuild_command(port, made, FEDERATION).endswith("pio run -e native_esp32dev` and start it again")
