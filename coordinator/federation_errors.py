@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 Key = tuple[str | int, ...]
-MAX_PARSED = 1 << 21  # characters; a hostile file must not make the search for its lines quadratic
+MAX_PARSED = 1 << 20  # characters; a hostile file must not make the search for its lines quadratic
 
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 TIER_NAME = r"^[a-z][a-z0-9_]{0,11}$"  # HELLO has 12 bytes for it, and C sees it

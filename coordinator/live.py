@@ -214,7 +214,8 @@ class Watcher:
     def __call__(self, event: Event) -> None:
         """Take in one event of the run."""
         self.view(event)
-        line = notice(event) or (self._plain(event) if self._live is None else None)
+        plain = self._plain(event) if self._live is None else None
+        line = notice(event) or plain
         if line:
             self._console.print(line, markup=False, soft_wrap=True)
         if self._picture is not None and self.view.round == self.view.rounds and isinstance(event, NodeProgress):

@@ -31,11 +31,12 @@ def line_plot(lines: Mapping[str, Points], x_title: str, y_title: str) -> str:
     xs = [x for points in lines.values() for x, _ in points] or [0.0]
     ys = [y for points in lines.values() for _, y in points] or [0.0]
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
-    y_low = max(tick for tick in Y_TICKS if tick <= max(min(ys), 0))
+    y_low = max(tick for tick in Y_TICKS[:-1] if tick <= max(min(ys), 0))
     y_high = next((tick for tick in Y_TICKS if tick > y_low and tick >= max(ys)), Y_TICKS[-1])
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across, up = (x - x_low) / (x_high - x_low), (_height(y) - _height(y_low)) / (_height(y_high) - _height(y_low))
+        across = (x - x_low) / (x_high - x_low)
+        up = (_height(y) - _height(y_low)) / (_height(y_high) - _height(y_low))
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
     parts = [_grid_y(y, place(x_low, y)[1]) for y in Y_TICKS if y_low <= y <= y_high]

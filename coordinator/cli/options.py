@@ -19,6 +19,7 @@ FederationOption = Annotated[
     typer.Option(
         "--federation",
         "-f",
+        metavar="FILE",
         envvar="TIERFED_FEDERATION",
         help="Federation file. [default: federation.toml here, else the MNIST example]",
     ),

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from ..federation import Federation
 
-BoardsOption = Annotated[list[str] | None, typer.Option("--board", "-b", help="Only this board; may be repeated.")]
+BoardsOption = Annotated[
+    list[str] | None, typer.Option("--board", "-b", metavar="BOARD", help="Only this board; may be repeated.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -148,9 +150,8 @@ def generate(
     federation: FederationOption = None,
 ) -> None:
     """Write a board's model.h and protocol.h, each only if it changed; PlatformIO's pre-build script runs this."""
-    from codegen.build import generate as write
-
     import boards as package
+    from codegen.build import generate as write
     from codegen.graph import load_graph
 
     settings = open_federation(federation)

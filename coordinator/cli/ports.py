@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,6 +26,8 @@ def ports(
     as_json: JsonOption = False,
 ) -> None:
     """List the ports of this machine, the boards they look like, and the nodes that answer."""
+    import asyncio
+
     rows = asyncio.run(_ports(ask))
     if as_json:
         print_json(rows)
@@ -37,6 +38,8 @@ def ports(
 
 
 async def _ports(ask: bool) -> list[dict[str, Any]]:
+    import asyncio
+
     import boards
 
     from ..link.ports import list_ports
@@ -63,6 +66,8 @@ async def _silence() -> str:
 
 async def _ask(port: PortInfo) -> str:
     """Return what the node behind a port says of itself, or why it says nothing."""
+    import asyncio
+
     import boards
 
     from ..link.errors import LinkError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import re
 import shutil
@@ -43,6 +42,8 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Build a twin of every board, start one for each node, and run the federation on them."""
+    import asyncio
+
     settings = open_federation(federation)
     folder = run_folder(run)
     if not resume:
@@ -62,6 +63,8 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Run the federation on nodes that are already there."""
+    import asyncio
+
     if not ports:
         raise UsageError("--ports says where the nodes are: names, URLs, or auto; `coordinator ports` lists them")
     if "auto" in ports and len(ports) > 1:
@@ -73,6 +76,8 @@ def serve(
 
 def emulate(federation: FederationOption = None, as_json: JsonOption = False) -> None:
     """Start a twin for every node, print their ports, and keep them running until Ctrl-C."""
+    import asyncio
+
     settings = open_federation(federation)
     asyncio.run(_emulate(settings, build_twins(settings), as_json))
 
@@ -99,6 +104,8 @@ async def _serve(federation: Federation, ports: Sequence[str], folder: Path, res
 
 
 async def _emulate(federation: Federation, programs: Mapping[str, Path], as_json: bool) -> None:
+    import asyncio
+
     from ..emulation import Twins
 
     async with Twins(federation, programs, SHARDS / federation.name) as twins:
