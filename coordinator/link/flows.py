@@ -63,9 +63,12 @@ class Flow(Waiter):
         self._timer: asyncio.TimerHandle | None = None
 
     def arm(self) -> None:
-        """Start or restart the timer; cheap to call when it already runs."""
+        """Have the timer run out at the deadline or before: it looks again then. Cheap when nothing changes."""
+        deadline = self._timed.deadline
+        if self._timer is not None and self._timer.when() > deadline:
+            self.stop()
         if self._timer is None and not self.future.done():
-            self._timer = self.session.loop.call_at(self._timed.deadline, self._tick)
+            self._timer = self.session.loop.call_at(deadline, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
@@ -87,6 +90,7 @@ class Flow(Waiter):
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
 
 class Sending(Flow):
@@ -108,6 +112,7 @@ class Sending(Flow):
         self._sender.acknowledge(*self._latest)
         self._latest = None
         self.push()
+        self.arm()
 
     def push(self) -> None:
         again = self._sender.retransmitted
@@ -136,6 +141,7 @@ class Receiving(Flow):
         if self._came:
             self._came = False
             self.push()
+            self.arm()
 
     def push(self) -> None:
         next, map, stalled = self._receiver.acknowledgement()

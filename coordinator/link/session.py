@@ -280,10 +280,7 @@ class Session:
     async def _send_once(self, begin: Begin, blob: bytes) -> Status:
         started = self.loop.time()
         id = self._next_id()
-        again = self.stats.retransmissions
         chunk, ack = await self._exchange(begin, Ack, id)
-        if self.stats.retransmissions == again:
-            self._round_trip.sample(self.loop.time() - started)
         sender = Sender(blob, begin.payload, self.node.window if self.node else 1, self.loop.time, self._round_trip)
         sender.acknowledge(chunk, ack.map)
         flow = Sending(self, self.loop.create_future(), id, sender)

@@ -110,9 +110,11 @@ class Sender(_Timed):
         fresh = range(self._fresh, min(self.next + self._window, self.count))
         if not picked and not fresh:
             return []
-        if not self._sent:
+        silent = not self._sent
+        if silent:
             self._since = self._clock()
-            self._probe = (fresh.start, self._since)
+        if fresh and (silent or (self._probe is None and self.round_trip.smoothed is None)):
+            self._probe = (fresh.start, self._clock())
         self._reordered |= bool(picked)
         self._fresh = max(self._fresh, fresh.stop)
         self._due.clear()
