@@ -110,10 +110,10 @@ class View:
         """Return a node's row, made if it is new."""
         return self.nodes.setdefault(node, NodeRow())
 
-    def liveliness(self) -> tuple[int, int]:
-        """How many different things the nodes are doing, and how many are halfway: the frame with most is shown."""
+    def liveliness(self) -> int:
+        """How many different things the nodes do, and how many are halfway: the frame with most of both is shown."""
         rows = self.nodes.values()
-        return len({row.state for row in rows}), sum(0 < row.done < row.total for row in rows)
+        return len({row.state for row in rows}) + sum(0 < row.done < row.total for row in rows)
 
     def render(self, height: int | None = None) -> RenderableType:
         """Return the table, cut to `height` lines."""
@@ -193,7 +193,7 @@ class Watcher:
         self.view = View()
         self._console = console or Console(highlight=False)
         self._picture = picture
-        self._best = ((0, 0), "")  # liveliness of the frame to show, and its SVG
+        self._best = (0, "")  # liveliness of the frame to show, and its SVG
         self._aggregated: dict[int, RoundAggregated] = {}
         self._live: Live | None = None
 
