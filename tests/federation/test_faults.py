@@ -63,6 +63,33 @@ def test_a_twin_killed_while_it_trains(world: World, tmp_path: Path) -> None:
     assert [node.rounds_answered for node in summary.nodes] == [3, 3, 1, 3]
 
 
+def test_a_twin_that_hangs_is_given_up_and_taken_back(world: World, tmp_path: Path) -> None:
+    def hang(twins: Twins) -> Observer:
+        process = next(twin.process for twin in twins.twins if twin.name == "esp32dev-1")
+        once = Once("esp32dev-1", 1, lambda: process.send_signal(signal.SIGSTOP))
+
+        def observe(event: Event) -> None:
+            once(event)
+            if isinstance(event, NodeFailed):
+                process.send_signal(signal.SIGCONT)
+
+        return observe
+
+    _, events = world.run(tmp_path, hang, rounds=3)
+    (failed,) = [event for event in events if isinstance(event, NodeFailed)]
+    assert (failed.node, failed.round) == ("esp32dev-1", 1) and "no answer to " in failed.reason
+    assert ["esp32dev-1" in answered for answered in rounds(events)] == [False, True, True]
+
+
+def test_training_that_diverges_is_said(world: World, tmp_path: Path) -> None:
+    events: list[Event] = []
+    with pytest.raises(RunFailed):
+        world.run(tmp_path, lambda _: events.append, rate=1e9, rounds=1)
+    reasons = {event.node: event.reason for event in events if isinstance(event, NodeFailed)}
+    assert len(reasons) == 4
+    assert all("became NaN or infinite" in reason and "learning rate" in reason for reason in reasons.values())
+
+
 def test_when_too_few_are_left_the_run_says_so(world: World, tmp_path: Path) -> None:
     def all_dead(twins: Twins) -> Observer:
         killers = [killer(twins, twin.name, 1) for twin in twins.twins]

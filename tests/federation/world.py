@@ -46,7 +46,7 @@ split = "{split}"
 [training]
 rounds = {rounds}
 batch = 4
-learning_rate = 0.1
+learning_rate = {rate}
 [aggregation]
 select = "{select}"
 min_nodes = {min_nodes}
@@ -62,7 +62,7 @@ board = "uno_r4_minima"
 """
 DEFAULTS = {
     "seed": 1, "model": "model.py", "samples": 60, "split": "iid", "rounds": 2, "select": "prefix", "min_nodes": 2,
-    "encoding": "auto",
+    "encoding": "auto", "rate": 0.1,
 }  # fmt: skip
 
 
