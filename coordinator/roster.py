@@ -16,7 +16,7 @@ import boards
 from codegen.planner import Plan
 from codegen.prebuild import firmware_hash
 from codegen.protocol import Hello
-from coordinator.events import NodeConnected, NodeMissing, Observer
+from coordinator.events import Event, NodeConnected, NodeMissing, Observer
 from coordinator.federation import Federation, NodeSpec
 from coordinator.link.errors import LinkError, LinkTimeout, PortError
 from coordinator.link.ports import list_ports, open_port
@@ -70,8 +70,7 @@ async def assemble(
             raise LinkError(stranger(strangers[0]))
         for spec, board in matches:
             if board is None:
-                observer(NodeMissing(spec.name, spec.board))
-                continue
+                continue  # introductions() says so
             plan = plans[spec.board]
             check(board, plan, federation.path)
             connection = _Connection(board, plan, federation.path)
@@ -82,9 +81,16 @@ async def assemble(
         raise
     kept = {node.port for node in nodes}
     await asyncio.gather(*(each.session.close() for each in found if each.port not in kept))
-    for node in nodes:
-        observer(connected(node, federation))
     return nodes
+
+
+def introductions(federation: Federation, nodes: Sequence[LinkNode]) -> list[Event]:
+    """Return what there is to tell of every node of the federation: who it is, or that it is missing."""
+    present = {node.name: node for node in nodes}
+    return [
+        connected(present[spec.name], federation) if spec.name in present else NodeMissing(spec.name, spec.board)
+        for spec in federation.nodes()
+    ]
 
 
 def likely_ports() -> list[str]:

@@ -27,7 +27,7 @@ from coordinator.journal import Journal, weights_sha256, write_durably
 from coordinator.nodes import LinkNode
 from coordinator.report import SETTINGS, write_report
 from coordinator.results import Inputs, Summary, earlier_seconds, headers, load, summarise, write_keras
-from coordinator.roster import assemble
+from coordinator.roster import assemble, introductions
 from coordinator.rounds import Settings, run_round
 
 
@@ -47,9 +47,10 @@ async def run(
     inputs = load(federation)
     with Journal(folder, resume) as journal:
         session = _Session(inputs, journal, observer)
-        number, weights = session.start()
+        number, weights = session.last()
         nodes = await assemble(federation, inputs.plans, ports, session.emit)
         try:
+            session.start(nodes, number)
             weights = await session.rounds(nodes, number, weights)
         finally:
             await asyncio.gather(*(node.close() for node in nodes))
@@ -96,9 +97,9 @@ class _Session:
         if self._observer is not None:
             self._observer(event)
 
-    def start(self) -> tuple[int, Weights]:
-        """Return the last finished round (0: none) and the weights after it."""
-        federation, journal = self._inputs.federation, self._journal
+    def last(self) -> tuple[int, Weights]:
+        """Return the last finished round (0: none) and the weights after it. Raises RunFileError."""
+        journal = self._journal
         runs = journal.events(RunStarted)
         if runs and runs[0]["federation"] != self._fingerprint:
             raise RunFileError(
@@ -107,12 +108,17 @@ class _Session:
                 "put them back to --resume it, or give the new run another --run"
             )
         shapes = [tensor.shape for tensor in self._inputs.graph.tensors]
-        number, weights = journal.last_checkpoint(shapes) or (0, self._inputs.weights)
-        if not runs:
-            write_durably(journal.folder / SETTINGS, json.dumps(federation.settings(), indent=2).encode())
+        return journal.last_checkpoint(shapes) or (0, self._inputs.weights)
+
+    def start(self, nodes: Sequence[LinkNode], number: int) -> None:
+        """Journal that the run begins after round `number`: not before the nodes are there, so that a mistyped port
+        leaves no run behind."""
+        federation = self._inputs.federation
+        write_durably(self._journal.folder / SETTINGS, json.dumps(federation.settings(), indent=2).encode())
         names = tuple(spec.name for spec in federation.nodes())
         self.emit(RunStarted(federation.name, self._fingerprint, federation.training.rounds, names, number))
-        return number, weights
+        for event in introductions(federation, nodes):
+            self.emit(event)
 
     async def rounds(self, nodes: Sequence[LinkNode], number: int, weights: Weights) -> Weights:
         """Run the rounds after `number`; each is evaluated while the next one trains."""
