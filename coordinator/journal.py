@@ -47,9 +47,7 @@ class Journal:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise JournalError(
-                f"{folder}: another coordinator uses it; wait, or take another --run"
-            ) from error
+            raise JournalError(f"{folder}: another coordinator uses it; wait, or take another --run") from error
         try:
             self.lines = self._open(resume)
             self._file = self._path.open("ab")
