@@ -82,9 +82,9 @@ class Plan:
 
     @property
     def ram_limit(self) -> int:
-        """What there is; less where the linker may fill only part of it."""
+        """What there is; less where the linker may fill only part of it, the framework's share included."""
         training = self.board.training
-        return min(self.board.ram, training.static_ram + training.framework_ram + training.stack)
+        return min(self.board.ram, training.static_ram + training.stack)
 
     @property
     def flash_limit(self) -> int:

@@ -161,9 +161,10 @@ def test_no_tier_fits() -> None:
 
 
 def test_part_of_the_ram_may_be_static() -> None:
-    need = WEIGHTS + 3184 + REST
-    assert plan_for(board(ram=2 * need, static_ram=need, framework_ram=need // 2)).fits
-    assert plan_for(board(ram=2 * need, static_ram=need - 1, framework_ram=need // 2)).missing_bytes == 1
+    need = WEIGHTS + 3184 + REST + 500
+    assert plan_for(board(ram=2 * need, static_ram=need, framework_ram=500)).fits
+    assert plan_for(board(ram=2 * need, static_ram=need - 1, framework_ram=500)).missing_bytes == 1
+    assert plan_for(board(ram=2 * need, static_ram=need - 1, framework_ram=500 - 100, stack=100)).fits
 
 
 @pytest.mark.parametrize(
