@@ -1,0 +1,31 @@
+"""The README's figures are those that its commands print."""
+
+import re
+
+import pytest
+
+from boards import PROJECT_ROOT
+from coordinator.cli.plan import plan_rows, seconds
+from coordinator.federation import load
+
+README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+ROWS = plan_rows(load(PROJECT_ROOT / "examples/mnist/federation.toml"))
+CHOSEN = [row for row in ROWS if row["chosen"]]
+
+
+@pytest.mark.parametrize("row", CHOSEN, ids=lambda row: row["board"])
+def test_table_of_boards_and_tiers_is_the_plan(row: dict[str, object]) -> None:
+    cells = [row["board"], row["tier"], row["ram"], row["ram_limit"], row["flash"], row["flash_limit"], row["batch"]]
+    times = [seconds(row["step_seconds"]), seconds(row["round_seconds"])]  # type: ignore[arg-type]
+    texts = [f"{cell:,}" if isinstance(cell, int) else cell for cell in cells] + times
+    assert f"| {' | '.join(map(str, texts))} |" in README
+
+
+def test_table_of_boards_and_tiers_has_no_other_rows() -> None:
+    table = README.split("| board | tier |")[1].split("\n\n")[0]
+    assert len(table.splitlines()) - 2 == len(CHOSEN)
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+def test_links_lead_somewhere(path: str) -> None:
+    assert (PROJECT_ROOT / path).exists()
