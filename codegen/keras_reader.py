@@ -1,14 +1,40 @@
-"""Keras's layers, one by one, as `codegen.graph` wants them. Only this file looks inside a Keras layer."""
+"""A Keras model read into the layers that a board can train. Only this file looks inside a Keras layer."""
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from codegen.graph import ADVICE, SUPPORTED, U8_MAX, U16_MAX, Layer, ModelError, Shape
+from codegen.graph import Graph, Layer, ModelError, Shape
 
+if TYPE_CHECKING:
+    import keras
+
+U8_MAX, U16_MAX = 255, 65535  # fields of struct engine_window and engine_dense
+SUPPORTED = (
+    "Dense, Conv1D, Conv2D, DepthwiseConv2D, max, average and global pooling, Flatten, ReLU, LeakyReLU and Softmax"
+)
+ADVICE = {
+    "Activation": "use 'linear', 'relu', 'leaky_relu', or 'softmax' at the end",
+    "Add": "use a single path of layers",
+    "BatchNormalization": "leave it out, or fold it into the layer before it once it is trained",
+    "Concatenate": "use a single path of layers",
+    "Conv2DTranspose": "use Conv2D",
+    "DepthwiseConv1D": "use DepthwiseConv2D on an input of height 1",
+    "Dropout": "leave it out: a node's few samples an epoch do not overfit as a data centre's do",
+    "ELU": "use LeakyReLU",
+    "GRU": "use Conv1D over time",
+    "LSTM": "use Conv1D over time",
+    "PReLU": "use LeakyReLU",
+    "Rescaling": "give the range of the pixels as [data] range in the federation file",
+    "Reshape": "give keras.Input the shape that the layers after it need",
+    "SeparableConv2D": "use DepthwiseConv2D and then Conv2D with a 1×1 kernel",
+    "SimpleRNN": "use Conv1D over time",
+    "ZeroPadding2D": "use padding='same' in the layer after it",
+}
 WEIGHTED = {"Dense": 1, "Conv1D": 2, "Conv2D": 3, "DepthwiseConv2D": 3}  # name: rank of its input without the batch
 POOLS = {
     f"{reach}{how}Pooling{dimensions}D": dimensions + 1
@@ -19,13 +45,30 @@ POOLS = {
 ACTIVATIONS = ("ReLU", "LeakyReLU", "Softmax", "Activation")
 
 
-def read_layers(model: Any, trainable: Sequence[str] | None) -> tuple[tuple[Layer, ...], bool]:
-    """Return the layers of `model` and whether it ends in a softmax. Raises ModelError."""
+def read_model(model: keras.Model, trainable: Sequence[str] | None = None) -> Graph:
+    """Return the graph of a Keras model.
+
+    `trainable` names the layers to train and freezes the others; None: those that Keras would train.
+    Raises ModelError.
+    """
+    import numpy as np
+
     reader = _Reader(*_input_shape(model))
     for layer in _single_path(model):
         reader.add(layer)
     reader.check_end(str(model.name))
-    return tuple(_freeze(reader.layers, trainable)), reader.softmax
+    layers = tuple(_freeze(reader.layers, trainable))
+    graph = Graph(str(model.name), layers, math.prod(layers[-1].out_shape), reader.softmax)
+    weights = model.get_weights()
+    if [tensor.shape for tensor in graph.tensors] != [weight.shape for weight in weights]:
+        raise ModelError(f"model {graph.name!r}: its weights are not those of its layers; use {SUPPORTED}")
+    crc = 0
+    for tensor, weight in zip(graph.tensors, weights, strict=True):
+        if not np.isfinite(weight).all():
+            raise ModelError(f"layer {tensor.layer!r}: its {tensor.role} holds NaN or infinity; train the model anew")
+        if not tensor.trainable:
+            crc = zlib.crc32(weight.astype("<f4").tobytes(), crc)
+    return replace(graph, frozen_crc=crc)
 
 
 def _input_shape(model: Any) -> tuple[Shape, int]:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 import boards
-from codegen.graph import Graph, load_graph, load_keras
+from codegen.graph import Graph
 from codegen.header import model_header
+from codegen.model_file import load_graph, load_keras
 from codegen.planner import Plan, best, plan
 from coordinator.aggregation import Weights
 from coordinator.data import Dataset, load_dataset

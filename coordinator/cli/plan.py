@@ -79,7 +79,7 @@ def plan_rows(federation: Federation, board_ids: Sequence[str] | None = None) ->
 
 def federation_graph(federation: Federation) -> Graph:
     """Return the global model's layers, from the cache if the model file has not changed."""
-    from codegen.graph import load_graph
+    from codegen.model_file import load_graph
 
     return load_graph(federation.model_path, federation.model.trainable, federation.seed)[0]
 
@@ -152,7 +152,7 @@ def generate(
     """Write a board's model.h and protocol.h, each only if it changed; PlatformIO's pre-build script runs this."""
     import boards as package
     from codegen.build import generate as write
-    from codegen.graph import load_graph
+    from codegen.model_file import load_graph
 
     settings = open_federation(federation)
     target = package.load(board)

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 import boards
 from codegen.build import generate
-from codegen.graph import load_graph
+from codegen.model_file import load_graph
 from codegen.planner import Training
 from codegen.tiers import DEFAULT_TIERS, tiers_from
 graph, weights = load_graph(Path(sys.argv[1]), None, int(sys.argv[2]))

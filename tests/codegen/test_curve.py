@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codegen.graph import read_model
 from codegen.header import model_header
+from codegen.keras_reader import read_model
 from codegen.planner import Plan, Training, plan
 from codegen.tiers import SubModel, Tier, channels, hidden_layers, sub_model
 from tests.codegen.support import Array, Compiled, Sample, board, build_keras, random_weights, step

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from codegen.graph import Graph, read_model
+from codegen.graph import Graph
 from codegen.header import model_header
+from codegen.keras_reader import read_model
 from codegen.planner import Training, plan
 from codegen.tiers import SubModel, Tier, channel_order, channels, hidden_layers, sub_model
 from tests.codegen.support import Array, Compiled, Sample, Step, board, build_keras, random_weights, step

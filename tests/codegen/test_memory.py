@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boards import PROJECT_ROOT
-from codegen.graph import load_graph
 from codegen.memory import Buffer, buffers, lower_bound, place
+from codegen.model_file import load_graph
 from codegen.tiers import DEFAULT_TIERS, sub_model, tiers_from
 
 BUFFERS = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12)

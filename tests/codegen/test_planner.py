@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import boards
-from codegen.graph import Graph, load_graph
+from codegen.graph import Graph
 from codegen.header import model_header
+from codegen.model_file import load_graph
 from codegen.planner import Plan, PlanError, Training, best, layer_macs, plan
 from codegen.tiers import DEFAULT_TIERS, Tier, tiers_from
 from tests.codegen.support import WARNINGS, board

@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from boards import PROJECT_ROOT
-from codegen.graph import load_graph, load_keras
+from codegen.model_file import load_graph, load_keras
 from codegen.tiers import DEFAULT_TIERS, channel_order, sub_model, tiers_from
 from coordinator.evaluation import Evaluator
 
