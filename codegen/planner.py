@@ -130,7 +130,7 @@ class Plan:
         update = count + 4 * math.ceil(count / Q8_BLOCK) if small else 4 * count
         return self._framed(4 * count), self._framed(update)
 
-    def round_seconds(self, samples: int, epochs: int = 1) -> float:
+    def round_seconds(self, samples: int, epochs: int) -> float:
         """Time of a round: weights there, training, update back, at the fastest rate the board holds."""
         wire = 10 * sum(self.transfer_bytes) / (max(self.board.training.bauds) * WIRE_SHARE)
         return wire + samples * epochs * self.step_seconds

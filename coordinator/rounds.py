@@ -205,7 +205,7 @@ def check(update: Update, order: Order, cut: SubModel, node: Node) -> None:
 
 def deadline(plan: Plan, samples: int, epochs: int) -> float:
     """Return the seconds after which a node is given up for the round."""
-    return PATIENCE_SECONDS + PATIENCE_FACTOR * plan.round_seconds(samples * epochs)
+    return PATIENCE_SECONDS + PATIENCE_FACTOR * plan.round_seconds(samples, epochs)
 
 
 def node_seed(seed: int, name: str, number: int) -> int:

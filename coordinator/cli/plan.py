@@ -93,10 +93,11 @@ def _board_rows(board: Any, graph: Graph, federation: Federation) -> list[dict[s
         chosen = planner.best(board, graph, tiers, settings).sub_model.tier.name
     except planner.PlanError:
         chosen = None
-    return [_row(made, federation.data.samples_per_node, made.sub_model.tier.name == chosen) for made in plans]
+    samples, epochs = federation.data.samples_per_node, federation.training.epochs
+    return [_row(made, made.round_seconds(samples, epochs), made.sub_model.tier.name == chosen) for made in plans]
 
 
-def _row(made: Plan, samples: int, chosen: bool) -> dict[str, Any]:
+def _row(made: Plan, round_seconds: float, chosen: bool) -> dict[str, Any]:
     return {
         "board": made.board.id,
         "tier": made.sub_model.tier.name,
@@ -114,7 +115,7 @@ def _row(made: Plan, samples: int, chosen: bool) -> dict[str, Any]:
         "keeps_origin": made.keeps_origin,
         "macs": made.macs,
         "step_seconds": made.step_seconds,
-        "round_seconds": made.round_seconds(samples),
+        "round_seconds": round_seconds,
         "samples_in_flash": made.samples_in_flash,
     }
 

@@ -207,7 +207,7 @@ def test_time_follows_from_multiplications() -> None:
     down, up = found.transfer_bytes
     assert down == 3576 + 8 * 30
     assert up == 894 + 4 * 4 + 8 * 8  # delta_q8: four blocks of at most 256
-    assert found.round_seconds(100) == pytest.approx((down + up) * 10 / 450_000 + 100 * found.step_seconds)
+    assert found.round_seconds(100, 3) == pytest.approx((down + up) * 10 / 450_000 + 300 * found.step_seconds)
     wide = plan_for(board(), "base")
     assert wide.macs > plan_for(board(), "base", nested=False).macs
     assert [tier.name for tier in wide.widths] == ["base", "compact", "micro"]

@@ -187,6 +187,21 @@ def test_plan_chooses_the_tiers_of_the_example(capsys: pytest.CaptureFixture[str
         assert row["fits"] or row["reason"]
 
 
+def test_a_round_of_the_plan_has_the_epochs_of_the_federation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = PROJECT_ROOT / "examples" / "mnist"
+    text = (example / "federation.toml").read_text(encoding="utf-8").replace("model.py", str(example / "model.py"))
+    rows = {}
+    for epochs in (1, 4):
+        path = tmp_path / f"{epochs}.toml"
+        path.write_text(re.sub(r"^epochs = \d+", f"epochs = {epochs}", text, flags=re.MULTILINE), encoding="utf-8")
+        _, out, _ = _run(["plan", "--json", "-b", "nrf52_dk", "-f", str(path)], capsys)
+        rows[epochs] = next(row for row in json.loads(out) if row["chosen"])
+    more = rows[4]["round_seconds"] - rows[1]["round_seconds"]
+    assert more == pytest.approx(3 * 1000 * rows[1]["step_seconds"])
+
+
 EXPECTED = {
     "esp32dev": "expanded",
     "nrf52840_dk": "expanded",
