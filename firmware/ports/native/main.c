@@ -6,13 +6,10 @@
 #include "node/node.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #ifdef __linux__
 #include <sys/prctl.h>
 #endif
@@ -26,16 +23,6 @@ static const char help[] =
     "  --shard FILE  its training samples\n"
     "  --uid HEX16   its unique id, 16 hexadecimal digits (default: made from the shard's path)\n"
     "  --tcp PORT    listen on this port of 127.0.0.1 instead of opening a pty; 0 takes a free one\n";
-
-void native_fail(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fputc('\n', stderr);
-    exit(2);
-}
 
 static uint64_t parse_uid(const char *text)
 {
