@@ -4,18 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Protocol
 
 from codegen.protocol import Ack, FrameType
 from coordinator.link.errors import LinkTimeout
 from coordinator.link.frames import Frame, encode
 from coordinator.link.transfer import Receiver, Sender
 
-if TYPE_CHECKING:
-    from coordinator.link.session import Session
-
 _ACK = struct.Struct(Ack.layout()[0])
 _DONE = Frame(0, 0, 0, b"")
+
+
+@dataclass
+class LinkStatistics:
+    """What a session has moved. Bytes are those on the wire; times in seconds."""
+
+    bytes_down: int = 0  # to the node
+    bytes_up: int = 0
+    retransmissions: int = 0  # frames sent again, either way, as far as can be seen from here
+    frames_rejected: int = 0  # damaged or not frames at all, received here
+    goodput: float = 0.0  # bytes a second of the last transfer's content
+    round_trip: float | None = None  # smoothed; None before the first transfer
+
+
+class Wire(Protocol):
+    """What a flow needs of its session."""
+
+    name: str
+    loop: asyncio.AbstractEventLoop
+    patience: float  # seconds that a transfer may stand still
+    stats: LinkStatistics
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, unless the port is gone."""
 
 
 class Waiter:
@@ -54,9 +76,9 @@ class Request(Waiter):
 class Flow(Waiter):
     """A transfer under way: frames move it on inside the read callback, a timer when nothing comes."""
 
-    def __init__(self, session: Session, future: asyncio.Future[Frame], id: int, engine: Sender | Receiver) -> None:
+    def __init__(self, wire: Wire, future: asyncio.Future[Frame], id: int, engine: Sender | Receiver) -> None:
         super().__init__(future)
-        self.session = session
+        self.wire = wire
         self.id = id
         self.opening = b""  # the frame that began it: sent again when the node may have forgotten
         self._timed = engine
@@ -68,19 +90,19 @@ class Flow(Waiter):
         if self._timer is not None and self._timer.when() > deadline:
             self.stop()
         if self._timer is None and not self.future.done():
-            self._timer = self.session.loop.call_at(deadline, self._tick)
+            self._timer = self.wire.loop.call_at(deadline, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
         if self.future.done():
             return
-        if self._timed.quiet > self.session.patience:
-            self.fail(LinkTimeout(f"{self.session.name}: a transfer stood still for {self.session.patience:g} s"))
+        if self._timed.quiet > self.wire.patience:
+            self.fail(LinkTimeout(f"{self.wire.name}: a transfer stood still for {self.wire.patience:g} s"))
             return
-        if self.session.loop.time() >= self._timed.deadline:
+        if self.wire.loop.time() >= self._timed.deadline:
             self._timed.expire()
             if self._timed.silences % 2 == 0:
-                self.session.write(self.opening)
+                self.wire.write(self.opening)
             self.push()
         self.arm()
 
@@ -96,8 +118,8 @@ class Flow(Waiter):
 class Sending(Flow):
     """Chunks to the node, moved on by its acknowledgements."""
 
-    def __init__(self, session: Session, future: asyncio.Future[Frame], id: int, sender: Sender) -> None:
-        super().__init__(session, future, id, sender)
+    def __init__(self, wire: Wire, future: asyncio.Future[Frame], id: int, sender: Sender) -> None:
+        super().__init__(wire, future, id, sender)
         self._sender = sender
         self._latest: tuple[int, int] | None = None
 
@@ -117,9 +139,9 @@ class Sending(Flow):
     def push(self) -> None:
         again = self._sender.retransmitted
         frames = [encode(FrameType.DATA, self.id, chunk, data) for chunk, data in self._sender.ready()]
-        self.session.stats.retransmissions += self._sender.retransmitted - again
+        self.wire.stats.retransmissions += self._sender.retransmitted - again
         if frames:
-            self.session.write(b"".join(frames))
+            self.wire.write(b"".join(frames))
         if self._sender.done:
             self.finish(_DONE)
 
@@ -127,8 +149,8 @@ class Sending(Flow):
 class Receiving(Flow):
     """Chunks from the node, moved on by ours."""
 
-    def __init__(self, session: Session, future: asyncio.Future[Frame], id: int, receiver: Receiver) -> None:
-        super().__init__(session, future, id, receiver)
+    def __init__(self, wire: Wire, future: asyncio.Future[Frame], id: int, receiver: Receiver) -> None:
+        super().__init__(wire, future, id, receiver)
         self._receiver = receiver
         self._came = False
 
@@ -145,6 +167,6 @@ class Receiving(Flow):
 
     def push(self) -> None:
         next, map, stalled = self._receiver.acknowledgement()
-        self.session.write(encode(FrameType.ACK, self.id, next, _ACK.pack(map, stalled)))
+        self.wire.write(encode(FrameType.ACK, self.id, next, _ACK.pack(map, stalled)))
         if self._receiver.done:
             self.finish(_DONE)

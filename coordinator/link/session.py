@@ -7,7 +7,6 @@ import asyncio
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from codegen.protocol import (
@@ -36,7 +35,7 @@ from codegen.protocol import (
     TransferKind,
 )
 from coordinator.link.errors import LinkError, LinkLost, LinkTimeout, NodeError
-from coordinator.link.flows import Flow, Receiving, Request, Sending, Waiter
+from coordinator.link.flows import Flow, LinkStatistics, Receiving, Request, Sending, Waiter
 from coordinator.link.frames import Decoder, Frame, encode
 from coordinator.link.transfer import Receiver, RoundTrip, Sender
 
@@ -54,18 +53,6 @@ class Port(Protocol):
     def write(self, data: bytes) -> None: ...
     def set_baud(self, baud: int) -> None: ...
     def close(self) -> None: ...
-
-
-@dataclass
-class LinkStatistics:
-    """What a session has moved. Bytes are those on the wire; times in seconds."""
-
-    bytes_down: int = 0  # to the node
-    bytes_up: int = 0
-    retransmissions: int = 0  # frames sent again, either way, as far as can be seen from here
-    frames_rejected: int = 0  # damaged or not frames at all, received here
-    goodput: float = 0.0  # bytes a second of the last transfer's content
-    round_trip: float | None = None  # smoothed; None before the first transfer
 
 
 class Session:
