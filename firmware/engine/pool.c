@@ -2,7 +2,7 @@
 #include "window.h"
 
 /* The first maximum in row-major order, as TensorFlow takes it; a NaN is larger than anything, so it is not lost. */
-static float window_maximum(uint16_t *argmax, const float *in, struct engine_span rows, struct engine_span columns,
+static float window_maximum(engine_index *argmax, const float *in, struct engine_span rows, struct engine_span columns,
                             const struct engine_window *s)
 {
     const uint32_t in_row = (uint32_t)s->in_width * s->in_channels;
@@ -23,7 +23,7 @@ static float window_maximum(uint16_t *argmax, const float *in, struct engine_spa
     return maximum;
 }
 
-void engine_max_pool_forward(float *out, uint16_t *argmax, const float *in, const struct engine_window *shape)
+void engine_max_pool_forward(float *out, engine_index *argmax, const float *in, const struct engine_window *shape)
 {
     for (uint16_t y = 0; y < shape->out_height; y++) {
         const struct engine_span rows = engine_tap_rows(shape, y);
@@ -37,7 +37,7 @@ void engine_max_pool_forward(float *out, uint16_t *argmax, const float *in, cons
     }
 }
 
-void engine_max_pool_backward(float *in_out, float slope, const uint16_t *argmax, const float *out_gradient,
+void engine_max_pool_backward(float *in_out, float slope, const engine_index *argmax, const float *out_gradient,
                               const struct engine_window *shape)
 {
     for (uint16_t y = 0; y < shape->in_height; y++) {
