@@ -13,10 +13,9 @@ from boards import Board
 from codegen.graph import Graph, Layer
 from codegen.memory import buffers, place
 from codegen.names import c_names
-from codegen.protocol import Q8_BLOCK
+from codegen.protocol import FRAME_OVERHEAD, Encoding, encoded_size
 from codegen.tiers import SubModel, Tier, channels, nested, sub_model
 
-LINK_OVERHEAD = 8  # bytes of a frame on top of its payload
 WINDOW_BYTES, DENSE_BYTES = 22, 10  # sizeof(struct engine_window), sizeof(struct engine_dense): no target pads them
 CODE_BYTES = 96  # flash that one kernel call of the generated functions takes at most, measured on AVR
 WIRE_SHARE = 0.9  # of the line rate that a transfer reaches
@@ -127,8 +126,8 @@ class Plan:
         """Bytes on the wire of a round's weights and of its update, frames included."""
         count = self.sub_model.graph.parameters
         small = self.keeps_origin and self.training.encoding in ("auto", "delta_q8")
-        update = count + 4 * math.ceil(count / Q8_BLOCK) if small else 4 * count
-        return self._framed(4 * count), self._framed(update)
+        update = encoded_size(Encoding.DELTA_Q8 if small else Encoding.WEIGHTS, count)
+        return self._framed(encoded_size(Encoding.WEIGHTS, count)), self._framed(update)
 
     def round_seconds(self, samples: int, epochs: int) -> float:
         """Time of a round: weights there, training, update back, at the fastest rate the board holds."""
@@ -145,7 +144,7 @@ class Plan:
         return zlib.crc32(json.dumps(facts).encode())
 
     def _framed(self, size: int) -> int:
-        return size + LINK_OVERHEAD * math.ceil(size / self.board.training.mtu)
+        return size + FRAME_OVERHEAD * math.ceil(size / self.board.training.mtu)
 
 
 def plan(board: Board, graph: Graph, tiers: Sequence[Tier], tier: Tier, training: Training) -> Plan:
@@ -230,7 +229,7 @@ def _ram_parts(board: Board, graph: Graph, arrays: Sequence[Array]) -> dict[str,
     return {
         **{array.name: array.bytes for array in arrays if array.section != "flash"},
         "adjustment": 4 * graph.classes,  # firmware/node/training.c: one float a class
-        "link": 2 * (training.mtu + LINK_OVERHEAD) + 2 * training.window,
+        "link": 2 * (training.mtu + FRAME_OVERHEAD) + 2 * training.window,
         "framework": training.framework_ram,
         "stack": training.stack,
     }

@@ -13,9 +13,12 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, ClassVar, Self, get_args, get_type_hints
 
+from boards import MTU_RANGE, WINDOW_RANGE
+
 PROTOCOL_VERSION = 1
-MTU_MIN, MTU_MAX = 72, 248
-WINDOW_MAX = 16
+MTU_MIN, MTU_MAX = MTU_RANGE[0], MTU_RANGE[-1]
+WINDOW_MAX = WINDOW_RANGE[-1]
+FRAME_OVERHEAD = 8  # bytes of a frame on top of its payload
 Q8_BLOCK = 256  # elements that share one scale in delta_q8
 
 u8 = Annotated[int, "B"]
@@ -70,6 +73,13 @@ class Encoding(enum.IntEnum):
     WEIGHTS = 0  # float32 weights after training; the host subtracts what it sent
     DELTA_F32 = 1  # float32 differences
     DELTA_Q8 = 2  # blocks of Q8_BLOCK elements: a float32 scale, then int8 each, stochastically rounded
+
+
+def encoded_size(encoding: Encoding, parameters: int) -> int:
+    """Return the bytes that an update of so many parameters has in this encoding."""
+    if encoding is Encoding.DELTA_Q8:
+        return parameters + 4 * -(-parameters // Q8_BLOCK)
+    return 4 * parameters
 
 
 class TransferKind(enum.IntEnum):

@@ -190,8 +190,6 @@ def protocol_header() -> str:
     """
     constants = [
         f"#define PROTOCOL_VERSION {protocol.PROTOCOL_VERSION}",
-        f"#define PROTOCOL_MTU_MIN {protocol.MTU_MIN}",
-        f"#define PROTOCOL_MTU_MAX {protocol.MTU_MAX}",
         f"#define PROTOCOL_Q8_BLOCK {protocol.Q8_BLOCK}",
     ]
     for prefix, values in _ENUMS:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 import numpy.typing as npt
 
-from codegen.protocol import Q8_BLOCK, Encoding
+from codegen.protocol import Q8_BLOCK, Encoding, encoded_size
 
 Flat = npt.NDArray[np.float32]
 
 
 class UpdateError(ValueError):
     """An update that cannot be used; the message is the rest of a sentence that begins with the node's name."""
-
-
-def encoded_size(encoding: Encoding, parameters: int) -> int:
-    """Return the bytes that an update of so many parameters has on the wire."""
-    if encoding is Encoding.DELTA_Q8:
-        return parameters + 4 * -(-parameters // Q8_BLOCK)
-    return 4 * parameters
 
 
 def decode(encoding: Encoding, blob: bytes, sent: bytes) -> Flat:
@@ -44,18 +35,6 @@ def decode(encoding: Encoding, blob: bytes, sent: bytes) -> Flat:
     if not finite.all():
         raise UpdateError(f"sent {np.count_nonzero(~finite)} values that are not finite, out of {before.size}")
     return delta
-
-
-def encode_q8(delta: Flat, uniform: npt.NDArray[np.float32]) -> bytes:
-    """Encode a delta [n] the way a node does, rounding with uniform [n] in [0, 1); the oracle of tests."""
-    blob = bytearray()
-    for start in range(0, delta.size, Q8_BLOCK):
-        block = delta[start : start + Q8_BLOCK]
-        scale = np.float32(np.abs(block).max() / np.float32(127))
-        levels = block / scale if scale > 0 else np.zeros_like(block)
-        rounded = np.clip(np.floor(levels + uniform[start : start + Q8_BLOCK]), -127, 127)
-        blob += struct.pack("<f", scale) + rounded.astype(np.int8).tobytes()
-    return bytes(blob)
 
 
 def _decode_q8(blob: bytes, count: int) -> Flat:

@@ -36,6 +36,12 @@ class DataError(TierfedError):
     exit_code = 6
 
 
+class FirmwareMismatch(TierfedError):  # noqa: N818 - it says what is wrong
+    """A board whose firmware is not what this federation needs; the message names both and the command to rebuild."""
+
+    exit_code = 8
+
+
 class RunFailed(TierfedError):  # noqa: N818 - the run failed; nothing was wrong with what was asked
     """The run ended without a model: too few nodes answered, or none could be reached."""
 

@@ -34,12 +34,6 @@ REFRESH = 0.25  # seconds between two looks at a transfer's progress
 VALUES_PER_ADJUST = (MTU_MIN - 2) // 4  # that fit the smallest frame
 
 
-class FirmwareMismatch(TierfedError):  # noqa: N818 - it says what is wrong
-    """A board whose firmware is not what this federation needs; the message names both and the command to rebuild."""
-
-    exit_code = 8
-
-
 class _Rebooted(Exception):  # noqa: N818 - internal
     """The boot id changed: the node has forgotten the round."""
 

@@ -16,12 +16,13 @@ import boards
 from codegen.planner import Plan
 from codegen.prebuild import firmware_hash
 from codegen.protocol import Hello
+from coordinator.errors import FirmwareMismatch
 from coordinator.events import Event, NodeConnected, NodeMissing, Observer
 from coordinator.federation import Federation, NodeSpec
 from coordinator.link.errors import LinkError, LinkTimeout, PortError
 from coordinator.link.ports import list_ports, open_port
 from coordinator.link.session import Port, Session
-from coordinator.nodes import FirmwareMismatch, LinkNode
+from coordinator.nodes import LinkNode
 
 AUTO = "auto"
 RESET_SECONDS = 2.5  # a board that opening the port has reset answers within this time

@@ -9,8 +9,9 @@ import struct
 from binascii import crc_hqx
 from typing import NamedTuple
 
-OVERHEAD = 8  # bytes of a frame beyond its payload
-_ENCODED_MAX = 255  # bytes of the longest frame, without its delimiter
+from codegen.protocol import FRAME_OVERHEAD, MTU_MAX
+
+_ENCODED_MAX = MTU_MAX + FRAME_OVERHEAD - 1  # bytes of the longest frame, without its delimiter
 _CODES = tuple(bytes((length + 1,)) for length in range(255))  # COBS code of a run of `length` bytes
 _HEADER = struct.Struct("<BBH")
 

@@ -10,7 +10,6 @@ from platformio.project.config import ProjectConfig
 
 import boards
 from boards import BoardError
-from codegen import protocol
 
 KIB = 1024
 # id: MCU, MHz, RAM and flash as PlatformIO's official platforms give them (without bootloader or SoftDevice), platform
@@ -80,11 +79,6 @@ def test_platformio_has_the_board_and_its_twin(board_id: str, config: ProjectCon
 def test_default_environments_are_twins(config: ProjectConfig) -> None:
     defaults = config.get("platformio", "default_envs")
     assert set(defaults) == {f"native_{board_id}" for board_id in VENDORS} - {"native_uno"}
-
-
-def test_limits_are_the_links() -> None:
-    assert (boards.MTU_RANGE[0], boards.MTU_RANGE[-1]) == (protocol.MTU_MIN, protocol.MTU_MAX)
-    assert boards.WINDOW_RANGE[-1] == protocol.WINDOW_MAX
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from coordinator.cli.options import spread
 from coordinator.cli.plan import seconds
 from coordinator.cli.run import run_folder, set_aside
 from coordinator.link.errors import LinkLost, LinkTimeout, NodeError, PortError
-from coordinator.nodes import FirmwareMismatch
 
 HEAVY = ("tensorflow", "keras", "numpy", "pydantic", "rich", "serial", "jinja2", "asyncio")
 TYPERS_OWN = ("pydantic", "asyncio")  # what typer itself loads to describe a command's options
@@ -111,7 +110,7 @@ class _OtherError(ValueError):
         (PlanError(""), 5),
         (errors.DataError(""), 6),
         (PortError(""), 7),
-        (FirmwareMismatch(""), 8),
+        (errors.FirmwareMismatch(""), 8),
         (errors.RunFailed(""), 9),
         (errors.RunFileError(""), 10),
         (OSError(28, "No space left on device", "x"), 10),

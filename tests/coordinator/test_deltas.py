@@ -3,12 +3,13 @@
 import struct
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codegen.protocol import Q8_BLOCK, Encoding
-from coordinator.deltas import UpdateError, decode, encode_q8, encoded_size
+from codegen.protocol import Q8_BLOCK, Encoding, encoded_size
+from coordinator.deltas import Flat, UpdateError, decode
 
 SIZES = [1, 2, Q8_BLOCK - 1, Q8_BLOCK, Q8_BLOCK + 1, 3 * Q8_BLOCK + 17]
 
@@ -42,6 +43,18 @@ def test_delta_q8_by_hand(count: int) -> None:
         expected += [np.float32(level) * scale for level in block]
     assert len(blob) == encoded_size(Encoding.DELTA_Q8, count)
     np.testing.assert_array_equal(decode(Encoding.DELTA_Q8, blob, draw(count).tobytes()), np.array(expected, "f4"))
+
+
+def encode_q8(delta: Flat, uniform: npt.NDArray[np.float32]) -> bytes:
+    """Encode a delta [n] the way a node does, rounding with uniform [n] in [0, 1)."""
+    blob = bytearray()
+    for start in range(0, delta.size, Q8_BLOCK):
+        block = delta[start : start + Q8_BLOCK]
+        scale = np.float32(np.abs(block).max() / np.float32(127))
+        levels = block / scale if scale > 0 else np.zeros_like(block)
+        rounded = np.clip(np.floor(levels + uniform[start : start + Q8_BLOCK]), -127, 127)
+        blob += struct.pack("<f", scale) + rounded.astype(np.int8).tobytes()
+    return bytes(blob)
 
 
 @given(st.integers(1, 700), st.integers(0, 2**32 - 1), st.floats(1e-6, 1e6))

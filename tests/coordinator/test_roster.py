@@ -10,10 +10,10 @@ import boards
 from codegen.planner import Training, best
 from codegen.protocol import Hello
 from coordinator import roster
+from coordinator.errors import FirmwareMismatch
 from coordinator.federation import NodeSpec
 from coordinator.link.errors import LinkError
 from coordinator.link.session import Session
-from coordinator.nodes import FirmwareMismatch
 from coordinator.roster import Found, check, check_unique, emulated_uid, match, rebuild_command
 from tests.coordinator.test_rounds import GRAPH, plan
 

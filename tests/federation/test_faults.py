@@ -17,11 +17,10 @@ import pytest
 import boards
 from coordinator import emulation, runs
 from coordinator.emulation import Twins
-from coordinator.errors import RunFailed, RunFileError
+from coordinator.errors import FirmwareMismatch, RunFailed, RunFileError
 from coordinator.events import Event, NodeFailed, NodeMissing, NodeProgress, Observer, RoundAggregated
 from coordinator.federation import Federation
 from coordinator.link.errors import LinkError, LinkTimeout, PortError
-from coordinator.nodes import FirmwareMismatch
 from coordinator.results import load
 from coordinator.roster import emulated_uid
 from tests.federation.world import World

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codegen.protocol import Encoding
-from coordinator import deltas
+from codegen.protocol import Encoding, encoded_size
 from coordinator.events import Evaluated, NodeConnected, NodeTraffic, RoundAggregated, RunEnded
 from coordinator.journal import read_journal, weights_sha256
 from tests.federation.world import World
@@ -64,7 +63,7 @@ def test_updates_of_every_encoding(world: World, tmp_path: Path, encoding: str) 
     assert used == {name: encoding if name.startswith("esp32dev") else "weights" for name in NODES}
     assert summary.accuracy["wide"] > 0.8
     up = {event.node: event.bytes_up for event in events if isinstance(event, NodeTraffic) and event.round == 3}
-    size = deltas.encoded_size(Encoding[encoding.upper()], 3356)
+    size = encoded_size(Encoding[encoding.upper()], 3356)
     assert size < up["esp32dev-1"] < 1.2 * size + 1500
 
 
