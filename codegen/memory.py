@@ -70,11 +70,6 @@ def needs_scratch(graph: Graph, index: int, accumulates: bool) -> bool:
     return conv and layer.trainable and not accumulates and index > graph.first_trainable
 
 
-def lower_bound(kept: Sequence[Buffer]) -> int:
-    """Return the most bytes needed at one step: no arena can be smaller."""
-    return max(sum(b.bytes for b in kept if b.first <= step <= b.last) for step in {b.first for b in kept})
-
-
 def place(kept: Sequence[Buffer]) -> Arena:
     """Return the smallest of a few greedy arenas: each buffer at the lowest place free for as long as it lives."""
     orders: tuple[Callable[[Buffer], tuple[int, ...]], ...] = (

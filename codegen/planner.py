@@ -20,6 +20,7 @@ WINDOW_BYTES, DENSE_BYTES = 22, 10  # sizeof(struct engine_window), sizeof(struc
 CODE_BYTES = 96  # flash that one kernel call of the generated functions takes at most, measured on AVR
 WIRE_SHARE = 0.9  # of the line rate that a transfer reaches
 LABEL_BYTES = 2  # beside each sample in flash
+EncodingChoice = Literal["auto", "weights", "delta_f32", "delta_q8"]  # auto: the smallest that there is room for
 Section = Literal["ram", "flash", "both"]  # both: AVR copies constants into RAM
 
 
@@ -34,7 +35,7 @@ class Training:
     batch: int = 8
     momentum: float = 0.0
     nested: bool = True
-    encoding: Literal["auto", "weights", "delta_f32", "delta_q8"] = "auto"
+    encoding: EncodingChoice = "auto"
     input_range: tuple[float, float] = (0.0, 1.0)  # what 8-bit 0 and 255 mean to the model
 
     @property

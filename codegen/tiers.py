@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -17,8 +15,7 @@ if TYPE_CHECKING:
 Select = Literal["prefix", "rolling", "importance"]
 Order = tuple["np.ndarray", ...]  # of each hidden layer: its channels, the most wanted first
 
-DEFAULT_TIERS: Mapping[str, float | Sequence[int]] = {"expanded": 1.0, "base": 1 / 2, "compact": 1 / 4, "micro": 1 / 8}
-NAME = re.compile(r"[A-Za-z0-9_-]{1,12}")  # HELLO's field has 12 bytes
+DEFAULT_TIERS: Mapping[str, float] = {"expanded": 1.0, "base": 1 / 2, "compact": 1 / 4, "micro": 1 / 8}
 
 
 class TierError(ValueError):
@@ -70,27 +67,13 @@ class SubModel:
                 at += tensor.size
         return tensors
 
-    @cached_property
-    def trainable_slices(self) -> tuple[tuple[np.ndarray, ...], ...]:
-        """The slices of the tensors that `unpack` returns."""
-        return tuple(s for t, s in zip(self.graph.tensors, self.slices, strict=True) if t.trainable)
-
 
 def tiers_from(described: Mapping[str, float | Sequence[int]]) -> tuple[Tier, ...]:
-    """Return the tiers of a federation file's [tiers] table. Raises TierError."""
-    tiers = []
-    for name, value in described.items():
-        if not NAME.fullmatch(name):
-            raise TierError(f"tier {name!r}: a name has 1 to 12 letters, digits, - or _")
-        if isinstance(value, int | float):
-            if not 0 < value <= 1:
-                raise TierError(f"tier {name!r}: width {value:g}; expected more than 0 and at most 1")
-            tiers.append(Tier(name, float(value)))
-        else:
-            tiers.append(Tier(name, channels=tuple(int(count) for count in value)))
-    if not tiers:
-        raise TierError("there is no tier; leave [tiers] out for expanded, base, compact and micro")
-    return tuple(tiers)
+    """Return the tiers of a [tiers] table, names with widths or channel counts, which coordinator.federation checks."""
+    return tuple(
+        Tier(name, float(value)) if isinstance(value, int | float) else Tier(name, channels=tuple(value))
+        for name, value in described.items()
+    )
 
 
 def hidden_layers(graph: Graph) -> tuple[Layer, ...]:

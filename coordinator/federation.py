@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -27,16 +27,17 @@ from pydantic import (
     model_validator,
 )
 
+from codegen.planner import EncodingChoice
+from codegen.planner import Training as PlanTraining
+from codegen.tiers import DEFAULT_TIERS, Select, Tier, tiers_from
+
 from .errors import FederationError
 from .federation_errors import FILE_NAME, TIER_NAME, UNIQUE_ID, At, explain, syntax_error
-
-if TYPE_CHECKING:
-    from codegen.planner import Training as PlanTraining
-    from codegen.tiers import Tier
 
 MAX_NODES = 10_000
 MAX_FILE = 1 << 20  # bytes; a federation file is a page, and anything larger is not one
 
+Split = Literal["iid", "dirichlet", "shards"]
 Name = Annotated[str, Field(pattern=FILE_NAME)]
 TierName = Annotated[str, Field(pattern=TIER_NAME)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -80,7 +81,7 @@ class Data(Table):
 
     path: Annotated[str, Field(min_length=1)]
     samples_per_node: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
-    split: Literal["iid", "dirichlet", "shards"] = "iid"
+    split: Split = "iid"
     alpha: Positive = 0.3  # of dirichlet: the smaller, the more uneven
     classes_per_node: Annotated[int, Field(ge=1, le=65_535)] = 2  # of shards
     range: tuple[float, float] = (0.0, 1.0)  # what 8-bit 0 and 255 mean to the model
@@ -114,14 +115,14 @@ class Aggregation(Table):
     """`[aggregation]`: how updates become one model."""
 
     method: Literal["substructure"] = "substructure"
-    select: Literal["prefix", "rolling", "importance"] = "prefix"
+    select: Select = "prefix"
     min_nodes: Annotated[int, Field(ge=1, le=MAX_NODES)] = 1
 
 
 class Link(Table):
     """`[link]`: how updates travel."""
 
-    encoding: Literal["auto", "weights", "delta_f32", "delta_q8"] = "auto"
+    encoding: EncodingChoice = "auto"
 
 
 def _known_board(board: str) -> str:
@@ -155,7 +156,7 @@ class Federation(Table):
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     model: Model
-    tiers: dict[TierName, Width] = {"expanded": 1.0, "base": 0.5, "compact": 0.25, "micro": 0.125}
+    tiers: dict[TierName, Width] = dict(DEFAULT_TIERS)
     data: Data
     training: Training = Training()
     aggregation: Aggregation = Aggregation()
@@ -227,19 +228,12 @@ class Federation(Table):
         canonical = json.dumps(self.settings(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def tier_list(self) -> list[Tier]:
+    def tier_list(self) -> tuple[Tier, ...]:
         """Return the tiers as codegen takes them, in file order."""
-        from codegen.tiers import Tier
-
-        return [
-            Tier(name, None, width) if isinstance(width, tuple) else Tier(name, width, None)
-            for name, width in self.tiers.items()
-        ]
+        return tiers_from(self.tiers)
 
     def plan_settings(self) -> PlanTraining:
         """Return what of this file decides what a node's memory must hold."""
-        from codegen.planner import Training as PlanTraining
-
         training = self.training
         return PlanTraining(training.batch, training.momentum, training.nested, self.link.encoding, self.data.range)
 

@@ -120,7 +120,12 @@ class Journal:
 
     def events(self, kind: type[Event]) -> list[Line]:
         """Return the journaled lines of one kind of event, oldest first."""
-        return [line for line in self.lines if line["event"] == event_name(kind)]
+        return of_kind(self.lines, kind)
+
+
+def of_kind(lines: Sequence[Line], kind: type[Event]) -> list[Line]:
+    """Return the lines of one kind of event, oldest first."""
+    return [line for line in lines if line["event"] == event_name(kind)]
 
 
 def event_name(kind: type[Event]) -> str:

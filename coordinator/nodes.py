@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from codegen.planner import Plan
+from codegen.planner import EncodingChoice, Plan
 from codegen.protocol import (
     MTU_MIN,
     Abort,
@@ -25,7 +25,7 @@ from coordinator.errors import TierfedError
 from coordinator.events import NodeLog, NodeProgress, NodeTraffic, Observer, Stage
 from coordinator.link.errors import LinkError, NodeError
 from coordinator.link.session import Session
-from coordinator.rounds import EncodingChoice, NodeUnavailable, Order, Update
+from coordinator.rounds import NodeUnavailable, Order, Update
 
 T = TypeVar("T")
 

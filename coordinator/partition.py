@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import DataError
 
+if TYPE_CHECKING:
+    from .federation import Split
+
 Array = np.ndarray[Any, np.dtype[Any]]
-Split = Literal["iid", "dirichlet", "shards"]
 
 SEED_STREAM = 0x5045  # keeps these draws apart from every other use of the federation's seed
 

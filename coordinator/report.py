@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RunFileError
-from .journal import Line, read_journal
+from .events import (
+    Evaluated,
+    NodeAnswered,
+    NodeConnected,
+    NodeMissing,
+    NodeTraffic,
+    RoundAggregated,
+    RunEnded,
+    RunStarted,
+)
+from .journal import Line, of_kind, read_journal
 from .plot import line_plot
 
 LIVE_PICTURE = "live.svg"  # in the run's folder: the live table as it looked in the last round
@@ -18,7 +28,7 @@ SETTINGS = "federation.json"  # in the run's folder: the federation file, defaul
 
 
 @dataclass
-class NodeSummary:
+class NodeLine:
     """A line of the node table; text, ready to show."""
 
     name: str
@@ -35,7 +45,7 @@ class NodeSummary:
 
 
 @dataclass(frozen=True)
-class RoundSummary:
+class RoundLine:
     """A line of the accuracy table; round 0 is the model before training."""
 
     round: int
@@ -67,7 +77,7 @@ def write_pictures(run: Path, folder: Path) -> list[Path]:
     return [accuracy, Path(shutil.copyfile(run / LIVE_PICTURE, folder / LIVE_PICTURE))]
 
 
-def accuracy_plot(rounds: list[RoundSummary]) -> str:
+def accuracy_plot(rounds: list[RoundLine]) -> str:
     """Return accuracy by round, a line a tier, as SVG. The untrained model is left out: it would flatten the rest."""
     shown = [row for row in rounds if row.round > 0] or rounds
     tiers = list(dict.fromkeys(tier for row in shown for tier in row.accuracy))
@@ -80,23 +90,19 @@ def _journal(folder: Path) -> list[Line]:
     if not path.is_file():
         raise RunFileError(f"{folder}: no journal.jsonl; expected the folder of a run, such as runs/demo")
     lines, _ = read_journal(path)
-    if not _of(lines, "run_started"):
+    if not of_kind(lines, RunStarted):
         raise RunFileError(f"{path}: no run has started in it")
     return lines
 
 
-def _of(lines: list[Line], event: str) -> list[Line]:
-    return [line for line in lines if line["event"] == event]
-
-
 def _content(folder: Path, lines: list[Line]) -> dict[str, Any]:
-    started, ended = _of(lines, "run_started"), _of(lines, "run_ended")
+    started, ended = of_kind(lines, RunStarted), of_kind(lines, RunEnded)
     rounds = history(lines)
     return {
         "name": started[0]["name"],
         "begun": datetime.fromtimestamp(started[0]["time"]).strftime("%Y-%m-%d %H:%M"),
         "rounds": started[-1]["rounds"],
-        "rounds_done": len({line["round"] for line in _of(lines, "round_aggregated")}),
+        "rounds_done": len({line["round"] for line in of_kind(lines, RoundAggregated)}),
         "seconds": f"{ended[-1]['seconds']:.1f} s" if ended else None,
         "ended": bool(ended),
         "accuracy": rounds[-1].accuracy if rounds else {},
@@ -108,30 +114,30 @@ def _content(folder: Path, lines: list[Line]) -> dict[str, Any]:
     }
 
 
-def history(lines: list[Line]) -> list[RoundSummary]:
+def history(lines: list[Line]) -> list[RoundLine]:
     """Return the evaluated rounds, in order; of a round run twice (after a crash) the later one counts."""
-    aggregated = {line["round"]: line for line in _of(lines, "round_aggregated")}
-    evaluated = {line["round"]: line for line in _of(lines, "evaluated")}
+    aggregated = {line["round"]: line for line in of_kind(lines, RoundAggregated)}
+    evaluated = {line["round"]: line for line in of_kind(lines, Evaluated)}
     rows = []
     for number, line in sorted(evaluated.items()):
         done = aggregated.get(number)
         answered, seconds = (str(len(done["answered"])), f"{done['seconds']:.1f}") if done else ("", "")
-        rows.append(RoundSummary(number, line["accuracy"], answered, seconds))
+        rows.append(RoundLine(number, line["accuracy"], answered, seconds))
     return rows
 
 
-def node_table(lines: list[Line]) -> list[NodeSummary]:
+def node_table(lines: list[Line]) -> list[NodeLine]:
     """Return every node of the federation, in its order, with what it did over the whole run."""
-    nodes = {name: NodeSummary(name) for line in _of(lines, "run_started") for name in line["nodes"]}
-    for line in _of(lines, "node_missing"):
-        nodes.setdefault(line["node"], NodeSummary(line["node"])).board = line["board"]
-    for line in _of(lines, "node_connected"):
-        node = nodes.setdefault(line["node"], NodeSummary(line["node"]))
+    nodes = {name: NodeLine(name) for line in of_kind(lines, RunStarted) for name in line["nodes"]}
+    for line in of_kind(lines, NodeMissing):
+        nodes.setdefault(line["node"], NodeLine(line["node"])).board = line["board"]
+    for line in of_kind(lines, NodeConnected):
+        node = nodes.setdefault(line["node"], NodeLine(line["node"]))
         node.board, node.tier, node.encoding = line["board"], line["tier"], line["encoding"]
         node.samples, node.batch = f"{line['samples']:,}", str(line["batch"])
     for name, node in nodes.items():
-        answers = [line for line in _of(lines, "node_answered") if line["node"] == name]
-        traffic = [line for line in _of(lines, "node_traffic") if line["node"] == name]
+        answers = [line for line in of_kind(lines, NodeAnswered) if line["node"] == name]
+        traffic = [line for line in of_kind(lines, NodeTraffic) if line["node"] == name]
         node.rounds = len({line["round"] for line in answers})
         node.loss = f"{answers[-1]['loss']:.4f}" if answers else ""
         if traffic:

@@ -17,9 +17,9 @@ from codegen.model_file import load_graph, load_keras
 from codegen.planner import Plan, best, plan
 from coordinator.aggregation import Weights
 from coordinator.data import Dataset, load_dataset
-from coordinator.events import Evaluated, Event, NodeTraffic, RoundAggregated, RunStarted
+from coordinator.events import Evaluated, NodeTraffic, RoundAggregated, RunStarted
 from coordinator.federation import Federation
-from coordinator.journal import Line, event_name, weights_sha256, write_durably
+from coordinator.journal import Line, event_name, of_kind, weights_sha256, write_durably
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,11 @@ def headers(inputs: Inputs, weights: Sequence[npt.NDArray[np.float32]]) -> dict[
 def summarise(inputs: Inputs, lines: Sequence[Line], fingerprint: str, digest: str, seconds: float) -> Summary:
     """Return the summary of a run from what was journaled; of a round run twice, the later one counts."""
     federation = inputs.federation
-    aggregated = {line["round"]: line for line in _of(lines, RoundAggregated)}
-    evaluated = {line["round"]: line["accuracy"] for line in _of(lines, Evaluated)}
+    aggregated = {line["round"]: line for line in of_kind(lines, RoundAggregated)}
+    evaluated = {line["round"]: line["accuracy"] for line in of_kind(lines, Evaluated)}
     nodes = []
     for spec in federation.nodes():
-        traffic = [line for line in _of(lines, NodeTraffic) if line["node"] == spec.name]
+        traffic = [line for line in of_kind(lines, NodeTraffic) if line["node"] == spec.name]
         nodes.append(
             NodeSummary(
                 name=spec.name,
@@ -143,7 +143,3 @@ def earlier_seconds(lines: Sequence[Line]) -> float:
             total, started = total + last - started, line["time"]
         last = line["time"]
     return float(total + last - started)
-
-
-def _of(lines: Sequence[Line], kind: type[Event]) -> list[Line]:
-    return [line for line in lines if line["event"] == event_name(kind)]

@@ -10,20 +10,17 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from codegen.graph import Graph
-from codegen.planner import Plan
-from codegen.tiers import SubModel, channel_order, sub_model
+from codegen.planner import EncodingChoice, Plan
+from codegen.tiers import Select, SubModel, channel_order, sub_model
 from coordinator.aggregation import Aggregator, Contribution, Weights
 from coordinator.aggregation.substructure import Substructure
 from coordinator.events import NodeAnswered, NodeFailed, Observer, RoundAggregated, RoundStarted
-
-EncodingChoice = Literal["auto", "weights", "delta_f32", "delta_q8"]
-Select = Literal["prefix", "rolling", "importance"]
 
 # A node may take this much longer than its plan says, and this many seconds more, before the round goes on without it.
 PATIENCE_FACTOR = 4.0
@@ -141,14 +138,14 @@ class RoundCuts:
     def __init__(self, number: int, graph: Graph, weights: Weights, select: Select) -> None:
         """Fix which channels every tier takes in round `number` of these global weights."""
         self._graph, self._weights = graph, weights
-        self._order = None if select == "prefix" else channel_order(graph, select, number, weights)
+        self._order = channel_order(graph, select, number, weights)
         self._made: dict[str, tuple[SubModel, bytes]] = {}
 
     def of(self, plan: Plan) -> tuple[SubModel, bytes]:
         """Return a plan's sub-model in this round and its packed weights."""
         tier = plan.sub_model.tier
         if tier.name not in self._made:
-            cut = plan.sub_model if self._order is None else sub_model(self._graph, tier, self._order)
+            cut = sub_model(self._graph, tier, self._order)
             self._made[tier.name] = cut, cut.pack(cut.cut(self._weights))
         return self._made[tier.name]
 

@@ -163,7 +163,7 @@ class _Session:
     def _slices(self, number: int, before: Weights) -> list[SubModel]:
         """Return every tier's slice as round `number` cut it, which began with weights `before`; widest first."""
         graph, select = self._inputs.graph, self._inputs.federation.aggregation.select
-        order = None if select == "prefix" else channel_order(graph, select, number, before)
+        order = channel_order(graph, select, number, before)
         return [sub_model(graph, tier, order) for tier in nested(graph, self._inputs.federation.tier_list())]
 
     def finish(self, weights: Weights) -> Summary:

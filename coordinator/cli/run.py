@@ -136,8 +136,10 @@ def build_twins(federation: Federation) -> dict[str, Path]:
 
 def run_folder(name: str) -> Path:
     """Return the folder of the run `name`; raises UsageError if it is no name."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
-        raise UsageError(f"--run {name}: expected letters, digits, dots, - or _, a letter or digit first")
+    from ..federation_errors import FILE_NAME, PATTERNS
+
+    if not re.fullmatch(FILE_NAME, name):
+        raise UsageError(f"--run {name}: expected {PATTERNS[FILE_NAME]}")
     return RUNS / name
 
 

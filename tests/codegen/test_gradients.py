@@ -146,8 +146,8 @@ def within(own: SubModel, narrow: SubModel, gradients: Sequence[Array]) -> list[
     """Return the narrower width's gradients where they lie in the tensors of the node's own width."""
     inner = sub_model(own.graph, Tier("inner", channels=channels(narrow.graph, Tier("whole", 1.0))))
     spread = []
-    trainable = [tensor for tensor in own.graph.tensors if tensor.trainable]
-    for tensor, axes, gradient in zip(trainable, inner.trainable_slices, gradients, strict=True):
+    trainable = [pair for pair in zip(own.graph.tensors, inner.slices, strict=True) if pair[0].trainable]
+    for (tensor, axes), gradient in zip(trainable, gradients, strict=True):
         blank = np.zeros(tensor.shape)
         blank[np.ix_(*axes)] = gradient
         spread.append(blank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import pytest
@@ -9,11 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boards import PROJECT_ROOT
-from codegen.memory import Buffer, buffers, lower_bound, place
+from codegen.memory import Buffer, buffers, place
 from codegen.model_file import load_graph
 from codegen.tiers import DEFAULT_TIERS, sub_model, tiers_from
 
 BUFFERS = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12)
+
+
+def lower_bound(kept: Sequence[Buffer]) -> int:
+    """Return the most bytes needed at one step: no arena can be smaller."""
+    return max(sum(b.bytes for b in kept if b.first <= step <= b.last) for step in {b.first for b in kept})
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)

@@ -72,12 +72,6 @@ def test_default_tiers_come_widest_first() -> None:
 @pytest.mark.parametrize(
     ("described", "sentence"),
     [
-        ({"a b": 1.0}, "tier 'a b': a name has 1 to 12 letters, digits, - or _"),
-        ({"thirteen_long": 1.0}, "tier 'thirteen_long': a name has 1 to 12 letters, digits, - or _"),
-        ({"t": 0.0}, "tier 't': width 0; expected more than 0 and at most 1"),
-        ({"t": 1.5}, "tier 't': width 1.5; expected more than 0 and at most 1"),
-        ({"t": float("nan")}, "tier 't': width nan; expected more than 0 and at most 1"),
-        ({}, "there is no tier; leave [tiers] out for expanded, base, compact and micro"),
         ({"t": [1, 2]}, "tier 't' lists 2 channel counts; the model has 3 hidden layers: conv, point, dense"),
         ({"t": [9, 1, 1]}, "tier 't' keeps 9 channels of 'conv'; expected 1 to 8"),
         ({"t": [1, 0, 1]}, "tier 't' keeps 0 channels of 'point'; expected 1 to 6"),
@@ -154,6 +148,5 @@ def test_pack_and_unpack_round_trip() -> None:
     assert len(blob) == 4 * sub.graph.parameters
     trained = [weight for tensor, weight in zip(sub.graph.tensors, cut, strict=True) if tensor.trainable]
     assert all(np.array_equal(a, b) for a, b in zip(sub.unpack(blob), trained, strict=True))
-    assert [s[-1].size for s in sub.trainable_slices] == [weight.shape[-1] for weight in trained]
     with pytest.raises(ValueError, match="3 bytes of weights; tier t has"):
         sub.unpack(b"abc")

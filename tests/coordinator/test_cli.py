@@ -80,7 +80,7 @@ def test_ports_take_several_words(given: str, taken: str) -> None:
         (["serve"], 2, "--ports says where the nodes are"),
         (["serve", "--ports"], 2, "requires an argument"),
         (["serve", "--ports", "auto", "x"], 2, "expected it alone"),
-        (["demo", "--run", "../up"], 2, "--run ../up: expected letters"),
+        (["demo", "--run", "../up"], 2, "--run ../up: expected at most 63 letters"),
         (["plan", "-f", "absent.toml"], 3, "absent.toml: No such file"),
         (["generate", "-b", "uno", "-o", "OUT"], 5, "bytes"),
         (["generate", "-b", "one", "-o", "OUT"], 12, 'no board "one"'),

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from boards import PROJECT_ROOT
 from coordinator.data import Dataset, load_dataset, write_shard
 from coordinator.errors import DataError
+from coordinator.federation import Split
 from coordinator.idx import FILES, parse_idx
-from coordinator.partition import Split, partition
+from coordinator.partition import partition
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

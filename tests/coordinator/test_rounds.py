@@ -12,7 +12,7 @@ import pytest
 import boards
 from codegen.graph import Graph, Layer
 from codegen.planner import Plan, Training, best
-from codegen.tiers import tiers_from
+from codegen.tiers import Select, tiers_from
 from coordinator import rounds
 from coordinator.aggregation import Weights
 from coordinator.events import Event, NodeAnswered, NodeFailed, RoundAggregated, RoundStarted
@@ -179,7 +179,7 @@ def test_events_in_order() -> None:
 
 
 @pytest.mark.parametrize("select", ["rolling", "importance"])
-def test_other_slices_go_there_and_come_back(select: rounds.Select) -> None:
+def test_other_slices_go_there_and_come_back(select: Select) -> None:
     """Where only narrow nodes train, exactly the channels that were sent change."""
     node = Local("a", "base", change=lambda update: replace(update, delta=[np.ones_like(d) for d in update.delta]))
     outcome, _ = play([node], 3, replace(SETTINGS, select=select, min_nodes=1))
