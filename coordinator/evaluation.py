@@ -46,6 +46,7 @@ class Evaluator:
     def _predictor(self, graph: Graph) -> tuple[Any, Callable[[Any], Any]]:
         """Return a graph's Keras model and its compiled argmax."""
         if graph not in self._predictors:
+            preload()
             import tensorflow as tf
 
             model = keras_model(graph)

@@ -1,5 +1,7 @@
 """Accuracy of slices against Keras models of the same slices, and fast enough."""
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -39,3 +41,19 @@ def test_a_slice_is_what_it_keeps() -> None:
         for whole, weight, axes in zip(alone, weights, cut.slices, strict=True):
             whole[np.ix_(*axes)] = weight[np.ix_(*axes)]
         assert evaluator.accuracy([cut], alone) == evaluator.accuracy([cut], weights)
+
+
+def test_tensorflow_does_not_greet_the_user() -> None:
+    load_graph(MODEL, None, 1)  # from now on cached, so that nothing but the evaluation needs TensorFlow
+    script = (
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from codegen.model_file import load_graph\n"
+        "from codegen.tiers import Tier, sub_model\n"
+        "from coordinator.evaluation import Evaluator\n"
+        f"graph, weights = load_graph(Path({str(MODEL)!r}), None, 1)\n"
+        "evaluator = Evaluator(np.zeros((1, 28, 28), np.float32), np.zeros(1), graph)\n"
+        "evaluator.accuracy([sub_model(graph, Tier('all', 1.0, None))], weights)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
