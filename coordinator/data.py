@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from .errors import DataError
 from .idx import read_idx_directory
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+# What numpy raises for an .npz that is damaged, or made to do damage; OSError apart.
+NPZ_ERRORS = (
+    ValueError, OverflowError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 MAX_CLASSES = 65_536  # labels are u16 on the board
 SHARD_HEADER = struct.Struct("<4sIII")  # magic, samples, features, classes
 SHARD_MAGIC = b"TFS1"
@@ -72,9 +78,17 @@ def load_dataset(path: Path, value_range: tuple[float, float] = (0.0, 1.0), clas
     return Dataset(x_train, y_train, x_test, y_test, known, value_range)
 
 
+def open_npz(file: Path | IO[bytes]) -> NpzFile:
+    """Return the archive in `file`; np.load alone also takes a lone array. Raises OSError and NPZ_ERRORS."""
+    archive = np.load(file, allow_pickle=False)
+    if not isinstance(archive, NpzFile):
+        raise ValueError("one array, no archive")
+    return archive
+
+
 def _read_npz(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_npz(path) as archive:
             missing = [key for key in KEYS if key not in archive]
             if missing:
                 raise DataError(
@@ -83,7 +97,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
             return {key: archive[key] for key in KEYS}
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}; expected a data set") from error
-    except (ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, MemoryError) as error:
+    except NPZ_ERRORS as error:
         reason = "holds Python objects" if "allow_pickle" in str(error) else f"damaged ({error})"
         raise DataError(f"{path}: {reason}; expected an .npz of plain arrays {', '.join(KEYS)}") from error
 

@@ -67,4 +67,7 @@ def parse_idx(content: bytes, path: str) -> Array:
     if len(content) != expected:
         sizes = "×".join(map(str, shape))
         raise DataError(f"{path}: {len(content)} bytes; its header says {sizes} values, which makes {expected}")
-    return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    try:
+        return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    except ValueError as error:  # more dimensions, or larger ones around a 0, than an array can have
+        raise DataError(f"{path}: {error}; expected images or labels") from error

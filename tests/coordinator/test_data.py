@@ -2,7 +2,9 @@
 
 import contextlib
 import gzip
+import io
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boards import PROJECT_ROOT
-from coordinator.data import Dataset, load_dataset, write_shard
+from coordinator.data import KEYS, Dataset, load_dataset, write_shard
 from coordinator.errors import DataError
 from coordinator.federation import Split
 from coordinator.idx import FILES, parse_idx
@@ -36,6 +38,12 @@ def _npz(folder: Path, **changes: Array) -> Path:
     path = folder / "set.npz"
     np.savez(path, allow_pickle=True, **_arrays(**changes))
     return path
+
+
+def _npy(array: Array) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def _idx(array: Array) -> bytes:
@@ -120,6 +128,7 @@ def test_a_bad_npz_is_refused_with_its_reason(tmp_path: Path, case: str) -> None
         ("set.npz", b"", "expected"),
         ("set.npz", b"PK\x03\x04 and nothing more", "damaged"),
         ("set.npz", b"\x93NUMPY\x01\x00v\x00{", "damaged|no array"),
+        ("set.npz", _npy(np.zeros((2, 2), np.uint8)), "damaged .one array"),
     ],
 )
 def test_what_is_no_data_set(tmp_path: Path, name: str, content: bytes | None, said: str) -> None:
@@ -130,9 +139,23 @@ def test_what_is_no_data_set(tmp_path: Path, name: str, content: bytes | None, s
         load_dataset(path)
 
 
+def test_an_npz_of_sizes_beyond_any_integer_is_refused(tmp_path: Path) -> None:
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({10**400},)}}\n".encode()
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        for key in KEYS:
+            archive.writestr(f"{key}.npy", array)
+    with pytest.raises(DataError, match="damaged"):
+        load_dataset(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @given(st.data())
-def test_a_damaged_npz_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    path = _npz(tmp_path_factory.mktemp("npz"))
+def test_a_damaged_npz_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, save: Callable[..., None], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("npz") / "set.npz"
+    save(path, **_arrays())
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -179,6 +202,8 @@ GOOD_IDX = _idx(np.arange(6, dtype=np.uint8).reshape(3, 2))
         (b"\0\0\x07\2" + GOOD_IDX[4:], "expected the magic number"),
         (b"\0\0\x08\0", "expected the magic number"),
         (b"\0\0\x08\2" + b"\xff" * 8, "its header says 4294967295×4294967295 values"),
+        (b"\0\0\x08\xff" + b"\0\0\0\1" * 255 + b"x", "maximum supported dimension"),
+        (b"\0\0\x08\4" + b"\xff" * 12 + bytes(4), "cannot reshape"),
     ],
 )
 def test_a_damaged_idx_file_is_refused(content: bytes, said: str) -> None:
