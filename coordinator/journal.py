@@ -12,22 +12,28 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import time
-import zipfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 
+from coordinator.data import NPZ_ERRORS, open_npz
 from coordinator.errors import RunFileError
 from coordinator.events import CheckpointWritten, Event, NodeLog, NodeProgress
 
 Line = dict[str, Any]
+
+COUNTS_BELOW = 1e15  # bytes, samples, rounds: sums of them are still numbers that everything can take
+TIMES_BELOW = 1e11  # seconds since 1970 that are still a date
 
 
 class JournalError(RunFileError):
@@ -136,29 +142,58 @@ def event_name(kind: type[Event]) -> str:
 def read_journal(path: Path) -> tuple[list[Line], int]:
     """Return the lines of a journal and the bytes they take; what follows the last newline was torn and is left out.
 
-    Raises JournalError if a whole line is not a JSON object of ours.
+    Raises JournalError if a whole line is not one of ours.
     """
     content = path.read_bytes()
     size = content.rfind(b"\n") + 1
     lines: list[Line] = []
-    fields = {event_name(kind): {field.name for field in dataclasses.fields(kind)} for kind in Event.__subclasses__()}
     for number, text in enumerate(content[:size].splitlines(), 1):
         try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            line = None
-        if not isinstance(line, dict) or not fields.get(str(line.get("event")), {"?"}) <= line.keys():
-            raise JournalError(f"{path}:{number}: not a line of a journal; take another run name, or remove the folder")
-        lines.append(line)
+            lines.append(parse_line(text))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise JournalError(
+                f"{path}:{number}: not a line of a journal; take another run name, or remove the folder"
+            ) from error
     return lines, size
+
+
+def parse_line(text: bytes) -> Line:
+    """Return a journal's line: "event", "time" and that event's fields, all of their types and no number out of
+    bounds.
+
+    Raises ValueError, TypeError, KeyError or RecursionError if it is anything else.
+    """
+    line: Line = json.loads(text, parse_int=_count, parse_float=_finite, parse_constant=_finite)
+    _validators()[line["event"]].validate_json(text, strict=True)
+    if type(line["time"]) not in (int, float) or not 0 <= line["time"] < TIMES_BELOW:
+        raise ValueError(f"time is {line['time']!r}")
+    return line
+
+
+def _count(digits: str) -> int:
+    if not abs(float(digits)) < COUNTS_BELOW:
+        raise ValueError(f"{digits[:20]} is out of bounds")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is out of bounds")
+    return value
+
+
+@cache
+def _validators() -> dict[str, TypeAdapter[Event]]:
+    return {event_name(kind): TypeAdapter(kind) for kind in Event.__subclasses__()}
 
 
 def load_weights(content: bytes, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArray[np.float32]] | None:
     """Return the tensors of a checkpoint file's content; None if it is not float32 tensors of exactly these shapes."""
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        with open_npz(io.BytesIO(content)) as archive:
             weights = [archive[name] for name in sorted(archive.files)]
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
+    except (OSError, KeyError, *NPZ_ERRORS):
         return None
     if [tensor.shape for tensor in weights] != [tuple(shape) for shape in shapes]:
         return None

@@ -51,12 +51,25 @@ def test_a_torn_last_line_is_dropped_at_every_byte(tmp_path: Path) -> None:
         assert [line["node"] for line in read_journal(path)[0]] == ["a", "c"]
 
 
-DAMAGE = [b"{}", b"[1]", b"\x80\xff", b"null", b"{'event': 1}", b"[" * 5000, b'{"event":"evaluated","round":1}']
+def answer(**changes: object) -> bytes:
+    """A line of a node that answered, with some of it changed; None: left out."""
+    good = {"event": "node_answered", "time": 1.5, "node": "a", "round": 1, "samples": 9, "loss": 0.5, "seconds": 1}
+    return json.dumps({key: value for key, value in (good | changes).items() if value is not None}).encode()
+
+
+DAMAGE = [
+    b"{}", b"[1]", b"\x80\xff", b"null", b"{'event': 1}", b"[" * 5000,
+    answer(event="node"), answer(event=["node_answered"]), answer(event=None), answer(round=None),
+    answer(round="1"), answer(round=1.5), answer(round=[]), answer(node=1), answer(loss="low"), answer(samples={}),
+    answer(loss=float("nan")), answer(loss=float("inf")), answer(samples=10**15),
+    answer(samples=0).replace(b": 0,", b": " + b"9" * 5000 + b","),
+    answer(time=None), answer(time="now"), answer(time=True), answer(time=-1), answer(time=1e11),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_journal_is_refused_by_line(tmp_path: Path, damage: bytes) -> None:
-    (tmp_path / "journal.jsonl").write_bytes(b'{"event":"node_log","node":"a","text":""}\n' + damage + b"\n")
+    (tmp_path / "journal.jsonl").write_bytes(answer() + b"\n" + damage + b"\n")
     with pytest.raises(JournalError, match=r"journal.jsonl:2: not a line of a journal"):
         Journal(tmp_path, resume=True)
 
