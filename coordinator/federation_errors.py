@@ -70,7 +70,10 @@ def syntax_error(path: Path, error: Exception) -> str:
 def explain(error: ValidationError, root: type[BaseModel], source: str, path: Path) -> str:
     """Return one sentence about the first error, in file order, of a document that `root` refused."""
     lines = key_lines(source)
-    details = error.errors(include_url=False)
+    found = error.errors(include_url=False)
+    # "Too short" is also said of a list whose members are wrong: what is wrong with a part goes before.
+    wholes = {place[:size] for place in map(_place, found) for size in range(len(place))}
+    details = [detail for detail in found if _place(detail) not in wholes]
     placed = sorted((_line(lines, _place(detail)), index) for index, detail in enumerate(details))
     line, index = placed[0]
     return f"{path}:{line}: {_sentence(details[index], root, lines)}"

@@ -140,6 +140,12 @@ def test_a_slip_is_named_with_its_line(tmp_path: Path, found: str, written: str,
     assert "\n" not in sentence
 
 
+def test_a_slip_in_the_only_node_is_not_a_lack_of_nodes(tmp_path: Path) -> None:
+    alone = SOURCE[: SOURCE.index("[[nodes]]")].replace("min_nodes = 2", "") + '[[nodes]]\nboard = "mega"\n'
+    with pytest.raises(FederationError, match='no board "mega"'):
+        _load(tmp_path, alone)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
