@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from coordinator.link.errors import PortError
 from coordinator.link.session import Port
@@ -74,12 +75,23 @@ def open_port(name: str, baud: int) -> Port:
     return _DescriptorPort(name, handle, descriptor)
 
 
+def _is_whole(url: str) -> bool:
+    """Whether a URL has a host and a port."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname and parts.port)
+    except ValueError:  # a port beyond 65535, a bracket too many
+        return False
+
+
 def _why(name: str, error: Exception) -> str:
     """Return what kept a port from opening, and what to do."""
     number = getattr(error, "errno", None)
     text = str(error)
     if isinstance(error, ValueError) and "://" in name:
         return f"not a URL that pyserial knows ({text}); expected socket://HOST:PORT or rfc2217://HOST:PORT"
+    if "://" in name and not _is_whole(name):
+        return "host or port is missing or wrong; expected socket://HOST:PORT or rfc2217://HOST:PORT"
     if "://" in name:
         return f"cannot connect ({text.rpartition(': ')[2]}); is its server running and the address right?"
     if number == errno.ENOENT or (number is None and not os.path.exists(name)):  # noqa: PTH110, a name is no path
@@ -96,19 +108,59 @@ def _why(name: str, error: Exception) -> str:
     return f"{text}; {_LIST}"
 
 
-class _DescriptorPort:
-    """A port with a file descriptor: the event loop watches it; writes that would block wait in a buffer."""
+class _OpenPort:
+    """What ports have in common: who is told, and when."""
 
-    def __init__(self, name: str, handle: serial.Serial, descriptor: int) -> None:
+    def __init__(self, name: str, handle: serial.Serial) -> None:
         self.name = name
         self._handle = handle
-        self._descriptor = descriptor
-        self._buffer = bytearray()
         self._on_data: Callable[[bytes], None] | None = None
         self._on_lost: Callable[[str], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open = True
         self._heard = False  # anything at all
+
+    def start(self, on_data: Callable[[bytes], None], on_lost: Callable[[str], None]) -> None:
+        self._on_data, self._on_lost = on_data, on_lost
+        self._loop = asyncio.get_running_loop()
+        self._begin()
+        self._loop.call_later(WAKE, self._wake)
+
+    def _begin(self) -> None:
+        """Begin to read."""
+
+    def _wake(self) -> None:
+        if self._open and not self._heard:
+            _raise_dtr(self._handle)
+
+    def _deliver(self, data: bytes) -> None:
+        if self._open and self._on_data:
+            self._heard = True
+            self._on_data(data)
+
+    def _vanish(self, reason: str | None) -> None:
+        if self._open:
+            self.close()
+            if self._on_lost:
+                self._on_lost(f"the port vanished ({reason or 'unknown reason'})")
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._end()
+            _shut(self._handle)
+
+    def _end(self) -> None:
+        """Stop reading and writing."""
+
+
+class _DescriptorPort(_OpenPort):
+    """A port with a file descriptor: the event loop watches it; writes that would block wait in a buffer."""
+
+    def __init__(self, name: str, handle: serial.Serial, descriptor: int) -> None:
+        super().__init__(name, handle)
+        self._descriptor = descriptor
+        self._buffer = bytearray()
         self._tune()
 
     def _tune(self) -> None:
@@ -127,15 +179,8 @@ class _DescriptorPort:
             termios.tcsetattr(self._descriptor, termios.TCSANOW, modes)
             fcntl.ioctl(self._descriptor, termios.TIOCEXCL)  # also against programs that do not lock
 
-    def start(self, on_data: Callable[[bytes], None], on_lost: Callable[[str], None]) -> None:
-        self._on_data, self._on_lost = on_data, on_lost
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._descriptor, self._readable)
-        self._loop.call_later(WAKE, self._wake)
-
-    def _wake(self) -> None:
-        if self._open and not self._heard:
-            _raise_dtr(self._handle)
+    def _begin(self) -> None:
+        asyncio.get_running_loop().add_reader(self._descriptor, self._readable)
 
     def _readable(self) -> None:
         try:
@@ -145,11 +190,10 @@ class _DescriptorPort:
         except OSError as error:
             self._vanish(error.strerror)
             return
-        if not data:
+        if data:
+            self._deliver(data)
+        else:
             self._vanish("the other end is gone")
-        elif self._on_data:
-            self._heard = True
-            self._on_data(data)
 
     def write(self, data: bytes) -> None:
         if not self._open:
@@ -182,46 +226,23 @@ class _DescriptorPort:
         self._handle.baudrate = baud
         self._tune()
 
-    def _vanish(self, reason: str | None) -> None:
-        if self._open:
-            self.close()
-            if self._on_lost:
-                self._on_lost(f"the port vanished ({reason or 'unknown reason'})")
-
-    def close(self) -> None:
-        if not self._open:
-            return
-        self._open = False
+    def _end(self) -> None:
         if self._loop and not self._loop.is_closed():
             self._loop.remove_reader(self._descriptor)
             self._loop.remove_writer(self._descriptor)
-        _shut(self._handle)
 
 
-class _ThreadedPort:
+class _ThreadedPort(_OpenPort):
     """A port without a descriptor: one thread reads, one writes."""
 
     def __init__(self, name: str, handle: serial.Serial) -> None:
-        self.name = name
-        self._handle = handle
+        super().__init__(name, handle)
         self._outgoing: queue.SimpleQueue[bytes | int | None] = queue.SimpleQueue()  # int: a new baud rate
-        self._on_lost: Callable[[str], None] | None = None
-        self._on_data: Callable[[bytes], None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._open = True
-        self._heard = False
 
-    def start(self, on_data: Callable[[bytes], None], on_lost: Callable[[str], None]) -> None:
-        self._on_data, self._on_lost = on_data, on_lost
-        self._loop = asyncio.get_running_loop()
+    def _begin(self) -> None:
         self._handle.timeout = 0.2  # how often the reader looks whether it should end
         for work in (self._read, self._write):
             threading.Thread(target=work, name=f"{work.__name__[1:]} {self.name}", daemon=True).start()
-        self._loop.call_later(WAKE, self._wake)
-
-    def _wake(self) -> None:
-        if self._open and not self._heard:
-            _raise_dtr(self._handle)
 
     def _read(self) -> None:
         while self._open:
@@ -253,29 +274,14 @@ class _ThreadedPort:
             if self._loop:
                 self._loop.call_soon_threadsafe(call, value)
 
-    def _deliver(self, data: bytes) -> None:
-        if self._open and self._on_data:
-            self._heard = True
-            self._on_data(data)
-
     def write(self, data: bytes) -> None:
         self._outgoing.put(data)
 
     def set_baud(self, baud: int) -> None:
         self._outgoing.put(baud)  # the server must confirm: not in the event loop
 
-    def _vanish(self, reason: str) -> None:
-        if self._open:
-            self.close()
-            if self._on_lost:
-                self._on_lost(f"the port vanished ({reason})")
-
-    def close(self) -> None:
-        if not self._open:
-            return
-        self._open = False
+    def _end(self) -> None:
         self._outgoing.put(None)
-        _shut(self._handle)
 
 
 def _raise_dtr(handle: serial.Serial) -> None:
