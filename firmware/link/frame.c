@@ -11,7 +11,6 @@
 
 #define HEADER 4
 #define CHECK 2
-#define CAPACITY (LINK_MTU + HEADER + CHECK)
 
 /// Decoding ///
 
@@ -30,7 +29,7 @@ void link_decoder_reset(struct link_decoder *decoder)
 
 static void push(struct link_decoder *decoder, uint8_t byte)
 {
-    if (decoder->length == CAPACITY) {
+    if (decoder->length == sizeof decoder->buffer) {
         decoder->bad = true;
     } else {
         decoder->buffer[decoder->length++] = byte;

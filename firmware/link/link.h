@@ -20,6 +20,7 @@
 
 #define LINK_OVERHEAD 8
 #define LINK_FRAME_MAX (LINK_MTU + LINK_OVERHEAD)
+#define LINK_PAYLOAD_AT 5 /* in an encoded frame: behind the COBS code and the header */
 
 struct link_frame {
     uint8_t type, transfer;
@@ -43,7 +44,7 @@ void link_decoder_reset(struct link_decoder *decoder);
 /* Feed one byte; true when a whole, valid frame is in `frame`. */
 bool link_decode(struct link_decoder *decoder, uint8_t byte, struct link_frame *frame);
 /* Encode into out[LINK_FRAME_MAX]; returns the bytes to send, the delimiter included. length <= LINK_MTU.
- * The payload may already lie at out + 5, where it goes: a sender needs no second buffer. */
+ * The payload may already lie at out + LINK_PAYLOAD_AT, where it goes: a sender needs no second buffer. */
 uint16_t link_encode(uint8_t *out, uint8_t type, uint8_t transfer, uint16_t chunk, const uint8_t *payload,
                      uint8_t length);
 

@@ -30,6 +30,11 @@ uint8_t encoding_supported(void)
     return 1U << ENCODING_WEIGHTS | (MODEL_KEEPS_ORIGIN ? 1U << ENCODING_DELTA_F32 | 1U << ENCODING_DELTA_Q8 : 0U);
 }
 
+bool encoding_is_supported(uint8_t encoding)
+{
+    return encoding < 8 && (encoding_supported() >> encoding & 1) != 0;
+}
+
 static float element(uint32_t index)
 {
 #if MODEL_KEEPS_ORIGIN

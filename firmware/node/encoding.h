@@ -19,6 +19,7 @@
 
 /* What HELLO announces: bits, 1 << encoding. */
 uint8_t encoding_supported(void);
+bool encoding_is_supported(uint8_t encoding);
 /* Choose an encoding (supported) and the seed of its rounding, each time the weights have changed. Returns its size
  * and CRC-32; false if some value to be sent is not finite. */
 bool encoding_begin(uint8_t encoding, uint32_t seed, uint32_t *size, uint32_t *crc);

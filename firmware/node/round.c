@@ -82,7 +82,7 @@ static bool is_current(const struct link_frame *frame, uint16_t round)
 
 static bool is_usable(const struct link_frame *frame, const struct message_setup *setup)
 {
-    if (setup->encoding > 7 || !(encoding_supported() >> setup->encoding & 1)) {
+    if (!encoding_is_supported(setup->encoding)) {
         refuse(frame, ERROR_UNSUPPORTED, setup->encoding);
     } else if (setup->batch == 0 || setup->epochs == 0) {
         refuse(frame, ERROR_UNSUPPORTED, 0);
@@ -311,7 +311,7 @@ void round_fetch(const struct link_frame *frame)
         refuse(frame, ERROR_WRONG_STATE, node.state);
         return;
     }
-    if (fetch.encoding > 7 || !(encoding_supported() >> fetch.encoding & 1)) {
+    if (!encoding_is_supported(fetch.encoding)) {
         refuse(frame, ERROR_UNSUPPORTED, fetch.encoding);
         return;
     }

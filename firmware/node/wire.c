@@ -3,7 +3,6 @@
 #include "port.h"
 #include "protocol.h"
 
-#define PAYLOAD_AT 5 /* behind the COBS code and the header: link_encode works in place */
 #define TRIAL_MS 2000U
 #define BYTES_A_POLL 255
 
@@ -46,7 +45,7 @@ uint16_t wire_rejected(void)
 
 uint8_t *wire_payload(void)
 {
-    return wire.frame + PAYLOAD_AT;
+    return wire.frame + LINK_PAYLOAD_AT; /* link_encode works in place */
 }
 
 void wire_send(uint8_t type, uint8_t transfer, uint16_t chunk, uint8_t length)
