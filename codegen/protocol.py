@@ -157,14 +157,19 @@ class Message:
             raise ProtocolError(f"{cls.type.name} of {len(payload)} bytes; expected {size}{' or more' if tail else ''}")
         values: list[object] = list(struct.unpack(fixed, payload[:size]))
         if tail == "s":
-            values.append(payload[size:].decode(errors="replace"))
+            values.append(_text(payload[size:]))
         elif tail:
             values.append(struct.unpack(f"<{rest // width}{tail}", payload[size:]))
         for place in cls._padded():
             text = values[place]
             if isinstance(text, bytes):
-                values[place] = text.rstrip(b"\0").decode(errors="replace")
+                values[place] = _text(text.rstrip(b"\0"))
         return cls(*values)
+
+
+def _text(data: bytes) -> str:
+    """Return text as it may be shown: what a terminal would obey comes out as U+FFFD."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in data.decode(errors="replace"))
 
 
 @dataclass(frozen=True)

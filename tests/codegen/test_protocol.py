@@ -56,7 +56,7 @@ def _value(kind: tuple[type, str]) -> st.SearchStrategy[Any]:
     if code in _VALUES:
         return _VALUES[code]
     if code == "*s":
-        return st.text(max_size=60)
+        return st.text(st.characters(exclude_categories=("C", "Z")), max_size=60)
     if code.startswith("*"):
         return st.lists(_VALUES[code[1:]], max_size=20).map(tuple)
     size = int(code[:-1])
@@ -196,6 +196,12 @@ def test_refusal_names_message_and_sizes() -> None:
 
 def test_text_that_is_not_utf8_is_shown_all_the_same() -> None:
     assert Log.decode(b"caf\xe9").text == "caf\ufffd"
+
+
+def test_text_cannot_command_a_terminal() -> None:
+    assert Log.decode(b"\x1b[2Jgone\r\n").text == "\ufffd[2Jgone\ufffd\ufffd"
+    hello = Hello(1, 248, 8, 7, 1, bytes(8), 1, 1, 1, 1, 0, 1, "\x07uno", "\x9bmicro")
+    assert (Hello.decode(hello.encode()).board, Hello.decode(hello.encode()).tier) == ("\ufffduno", "\ufffdmicro")
 
 
 def test_numbers_are_little_endian_without_gaps() -> None:
