@@ -122,7 +122,7 @@ class LinkNode:
         except NodeError as error:
             await self._find_out(session, error)
             raise
-        if offer.samples != self.hello.samples or offer.encoding != encoding:
+        if offer.samples != self.hello.samples:
             raise NodeUnavailable(f"its update is of {offer.samples} samples; it has {self.hello.samples}")
         flat = decode(encoding, blob, order.weights)
         self._in_step = True

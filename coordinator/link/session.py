@@ -289,6 +289,11 @@ class Session:
         started = self.loop.time()
         id = self._next_id()
         offer = (await self._exchange(fetch, Offer, id))[1]
+        if (offer.round, offer.encoding) != (fetch.round, fetch.encoding):
+            raise LinkError(
+                f"{self.name}: it offers an update of round {offer.round} in encoding {offer.encoding}; "
+                f"asked for were round {fetch.round} and encoding {int(fetch.encoding)}"
+            )
         most = 8 * self.node.parameters + 8 if self.node else 65535 * fetch.payload  # no encoding is twice float32
         if offer.size > most:
             raise LinkError(f"{self.name}: it offers an update of {offer.size} bytes; at most {most} make sense")

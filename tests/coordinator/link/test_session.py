@@ -316,17 +316,24 @@ def test_a_hello_that_cannot_be_is_refused(peer: Peer, hello: bytes, words: str)
         with_session(port, work)
 
 
-def test_an_offer_beyond_reason_is_refused(peer: Peer) -> None:
+@pytest.mark.parametrize(
+    ("offer", "words"),
+    [
+        (Offer(1, 0, 2**32 - 1, 0, 1, 0.0), "an update of 4294967295 bytes; at most"),
+        (Offer(7, 0, 20, 0, 1, 0.0), "an update of round 7 in encoding 0; asked for were round 1 and encoding 0"),
+        (Offer(1, 9, 20, 0, 1, 0.0), "an update of round 1 in encoding 9; asked for"),
+    ],
+)
+def test_an_offer_beyond_reason_is_refused(peer: Peer, offer: Offer, words: str) -> None:
     port = WirePort(peer)
 
     async def work(session: Session) -> None:
         await session.hello()
         port.filter_down = nothing
-        offer = Offer(1, 0, 2**32 - 1, 0, 1, 0.0)
         session.loop.call_later(0.1, port.say, encode(FrameType.OFFER, 2, 0, offer.encode()))
         await session.fetch(1, Encoding.WEIGHTS)
 
-    with pytest.raises(LinkError, match="it offers an update of 4294967295 bytes; at most"):
+    with pytest.raises(LinkError, match=f"it offers {words}"):
         with_session(port, work)
 
 
