@@ -129,6 +129,9 @@ def test_closing_does_not_hang_up(node: PtyNode) -> None:
         ("COM-NO", "COM-NO: there is no such port"),
         ("gopher://x:1", "not a URL that pyserial knows .*; expected socket://HOST:PORT or rfc2217://HOST:PORT"),
         ("socket://127.0.0.1:1", "cannot connect .*Connection refused.*; is its server running"),
+        ("socket://", "host or port is missing or wrong; expected socket://HOST:PORT"),
+        ("socket://127.0.0.1", "host or port is missing or wrong"),
+        ("rfc2217://127.0.0.1:99999", "host or port is missing or wrong"),
         ("rfc2217://127.0.0.1:1", "cannot connect .*Connection refused.*; is its server running"),
     ],
 )
