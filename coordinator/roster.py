@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -208,7 +209,7 @@ def rebuild_command(port: str, plan: Plan, federation: Path) -> str:
     """Return what to type to bring a board's, or its twin's, firmware up to date."""
     twin = port.startswith(("/dev/pts/", "socket://127.", "socket://localhost"))
     target = f"native_{plan.board.id}` and start it again" if twin else f"{plan.board.id} -t upload`"
-    return f"rebuild it: `TIERFED_FEDERATION={federation} pio run -e {target}"
+    return f"rebuild it: `TIERFED_FEDERATION={shlex.quote(str(federation))} pio run -e {target}"
 
 
 def stranger(found: Found) -> str:

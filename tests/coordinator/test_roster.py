@@ -92,3 +92,6 @@ def test_other_firmware_is_refused_with_both_sides_named(changes: dict[str, obje
 def test_a_twin_is_rebuilt_otherwise(port: str) -> None:
     made = best(boards.load("esp32dev"), GRAPH, plan("expanded").widths, Training())
     assert rebuild_command(port, made, FEDERATION).endswith("pio run -e native_esp32dev` and start it again")
+    assert "`TIERFED_FEDERATION='/home/my files/f.toml' pio" in rebuild_command(
+        port, made, Path("/home/my files/f.toml")
+    )
