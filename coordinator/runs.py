@@ -50,11 +50,23 @@ async def run(
         number, weights = session.last()
         nodes = await assemble(federation, inputs.plans, ports, session.emit)
         try:
+            enough(federation, nodes)
             session.start(nodes, number)
             weights = await session.rounds(nodes, number, weights)
         finally:
             await asyncio.gather(*(node.close() for node in nodes))
         return await asyncio.to_thread(session.finish, weights)
+
+
+def enough(federation: Federation, nodes: Sequence[LinkNode]) -> None:
+    """Raise RunFailed if no round can have its min_nodes answers: nodes that are missing now do not come later."""
+    least = federation.aggregation.min_nodes
+    if len(nodes) < least:
+        missing = {spec.name for spec in federation.nodes()} - {node.name for node in nodes}
+        raise RunFailed(
+            f"{len(nodes)} of {len(federation.nodes())} nodes are there and a round needs {least} (min_nodes in "
+            f"{federation.path}); no port answers for {', '.join(sorted(missing))}"
+        )
 
 
 def round_settings(federation: Federation) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -31,6 +32,9 @@ _TYPER_INTERRUPTED = 130  # what it makes of Ctrl-C
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code; a user's error is one sentence on stderr (docs/cli.md)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show … gets a ?, not a traceback
+            stream.reconfigure(errors="replace")
     sys.exit(_run(arguments))
 
 

@@ -68,7 +68,7 @@ def open_federation(path: Path | None) -> Federation:
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
     json.dump(value, sys.stdout, indent=2)
-    print()
+    print(flush=True)  # emulate goes on after it
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+import shlex
 import shutil
 import sys
 import threading
@@ -114,17 +115,25 @@ async def _emulate(federation: Federation, programs: Mapping[str, Path], as_json
             print_json(rows)
         else:
             print_table(["node", "board", "uid", "port"], [list(row.values()) for row in rows], left=4)
-            print(f"\ncoordinator serve --federation {federation.path} --ports {' '.join(twins.ports)}", flush=True)
+            print(
+                f"\ncoordinator serve --federation {shlex.quote(str(federation.path))} --ports {' '.join(twins.ports)}",
+                flush=True,
+            )
         await asyncio.Event().wait()
 
 
 def build_twins(federation: Federation) -> dict[str, Path]:
-    """Build the native twins of the federation's boards, PlatformIO made ready first; returns programs by board."""
+    """Build the native twins of the federation's boards, PlatformIO made ready first; returns programs by board.
+
+    What the run would refuse is refused before: a build says it less well, and takes longer.
+    """
     from boards.seed import SeedError, seed
 
     from ..emulation import build
     from ..evaluation import preload
+    from ..results import load
 
+    load(federation)
     try:
         seed()
     except SeedError as error:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -172,6 +173,40 @@ def test_boards_as_json_and_as_a_table(capsys: pytest.CaptureFixture[str]) -> No
     _, table, _ = _run(["boards"], capsys)
     assert len(table.splitlines()) == 2 + len(all_boards())
     assert not any(line.endswith(" ") for line in table.splitlines())
+
+
+def test_what_a_terminal_cannot_show_is_no_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "coordinator", "boards"],
+        cwd=PROJECT_ROOT, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Arduino Uno" in done.stdout
+
+
+def test_json_is_there_while_the_command_goes_on() -> None:
+    script = "import time; from coordinator.cli.options import print_json; print_json([1]); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", script], cwd=PROJECT_ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert select.select([process.stdout], [], [], 20)[0]
+        process.kill()
+
+
+def test_what_fits_no_tier_is_refused_before_it_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    example = PROJECT_ROOT / "examples" / "mnist"
+    path = tmp_path / "uno.toml"
+    path.write_text(
+        f'name = "uno"\n[model]\npath = "{example / "model.py"}"\n[data]\npath = "{example / "mnist-10k.npz"}"\n'
+        '[[nodes]]\nboard = "uno"\n'
+    )
+    for command in ("demo", "emulate"):
+        code, out, err = _run([command, "-f", str(path)], capsys)
+        assert (code, out) == (5, "")
+        assert "bytes of RAM more than uno has" in err
+        assert "building" not in err
 
 
 def test_plan_chooses_the_tiers_of_the_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,6 +103,17 @@ def test_when_too_few_are_left_the_run_says_so(world: World, tmp_path: Path) -> 
         world.run(tmp_path, all_dead)
 
 
+def test_a_run_that_can_have_no_round_does_not_begin(world: World, tmp_path: Path) -> None:
+    async def play() -> None:
+        described = world.describe()
+        async with Twins(described, world.programs, tmp_path / "shards") as twins:
+            await runs.run(described, twins.ports[:1], tmp_path)
+
+    with pytest.raises(RunFailed, match=r"1 of 4 nodes are there and a round needs 2 .*esp32dev-1, esp32dev-2, uno_r4"):
+        asyncio.run(play())
+    assert (tmp_path / "journal.jsonl").read_text() == ""
+
+
 def test_the_run_goes_on_without_a_node_that_is_not_there(world: World, tmp_path: Path) -> None:
     events: list[Event] = []
 
