@@ -79,6 +79,15 @@ def test_unlike_labels(world: World, tmp_path: Path) -> None:
     assert set(line.answered) == set(NODES)
 
 
+def test_every_setting_of_training_reaches_the_boards(world: World, tmp_path: Path) -> None:
+    settings = ("", "epochs = 2", "momentum = 0.5", "nested = false", "logit_adjustment = false")
+    digests = {
+        line: world.run(tmp_path / str(i), training=line, split="shards", rounds=1)[0].weights_sha256
+        for i, line in enumerate(settings)
+    }
+    assert len(set(digests.values())) == len(settings), digests
+
+
 def test_resuming_from_any_line_ends_in_the_same_bits(world: World, tmp_path: Path) -> None:
     """A kill leaves a prefix of the journal, and perhaps files that it does not name yet."""
     whole, _ = world.run(tmp_path / "whole", rounds=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,7 @@ split = "{split}"
 rounds = {rounds}
 batch = 4
 learning_rate = {rate}
+{training}
 [aggregation]
 select = "{select}"
 min_nodes = {min_nodes}
@@ -62,7 +64,7 @@ board = "uno_r4_minima"
 """
 DEFAULTS = {
     "seed": 1, "model": "model.py", "samples": 60, "split": "iid", "rounds": 2, "select": "prefix", "min_nodes": 2,
-    "encoding": "auto", "rate": 0.1,
+    "encoding": "auto", "rate": 0.1, "training": "",
 }  # fmt: skip
 
 
@@ -76,7 +78,7 @@ class World:
     def describe(self, **changes: object) -> Federation:
         """Return the federation with these keys of DEFAULTS changed."""
         values = DEFAULTS | changes
-        name = "-".join(str(value) for value in values.values()).replace(".", "_")
+        name = re.sub(r"[^a-z0-9-]", "_", "-".join(str(value) for value in values.values()))
         return federation.load(write(self.folder / f"{name}.toml", FILE.format_map(values).encode()))
 
     def run(
