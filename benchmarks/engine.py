@@ -1,0 +1,169 @@
+"""What one training step costs: python -m benchmarks.engine [--json] [--only m4f]."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import boards
+from benchmarks import atmega, bare, host, images
+from benchmarks.images import ToolError
+from benchmarks.workloads import dense_workload
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+NETWORKS: Mapping[str, tuple[str, ...]] = {
+    "m4f": ("784-32-10", "64-16-10", "mnist_expanded", "mnist_base"),
+    "atmega2560": ("64-16-10", "mnist_micro"),
+    "rv32imc": ("784-32-10", "64-16-10", "mnist_micro"),
+    "host": ("mnist_expanded", "mnist_base", "mnist_micro"),
+}
+TARGETS = {"m4f": images.CORTEX_M4F, "atmega2560": images.ATMEGA2560, "rv32imc": images.RV32IMC}
+COUNTED = {"m4f": "instructions", "atmega2560": "cycles", "rv32imc": "instructions"}
+MEMORY = ("ram_bytes", "ram_bytes_beyond_parameters", "stack_bytes", "flash_bytes")
+CONDITIONS = (
+    "Forward, backward and update at batch 1, float32, the update fused in, at the network's own width. Nothing can be "
+    "skipped: no input is zero and no ReLU is dead. mnist_*: the example's network at that tier. Instructions: -O2, "
+    "under Unicorn, those included whose condition leaves them out; rv32imc in soft float. Cycles: ATmega2560 -Os, "
+    "under simavr, exact; Cortex-M4F estimated by the core's published timings, no wait states. RAM: static, and the "
+    "deepest stack, painted and read back. The example lies in flash and does not count; what the compiler's library "
+    "adds does."
+)
+HOST_CONDITIONS = (
+    f"Nanoseconds a sample in a step of batch {host.BATCH} on one thread, inputs as above. Ours: the generated code at "
+    "-O2, for any processor of this kind. TensorFlow: its graph or XLA's, whichever is faster."
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement."""
+
+    target: str
+    network: str
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """Measure; return what --json shows under the network's name. Raises ToolError."""
+        if self.target == "host":
+            times = host.measure(self.network, folder)
+            return {
+                "nanoseconds_per_sample": round(times.tierfed),
+                "tensorflow_nanoseconds_per_sample": round(times.tensorflow),
+                "times_faster": round(times.tensorflow / times.tierfed, 2),
+            }
+        target = TARGETS[self.target]
+        workload = dense_workload(self.network, boards.load(target.board))
+        image = images.build(workload, target, folder)
+        taken = (atmega if target is images.ATMEGA2560 else bare).run(image, workload, [0], folder)
+        counts = {"instructions": taken.instructions, "cycles": taken.cycles}
+        counted = COUNTED[self.target]
+        found = {
+            counted: counts[counted],
+            **({"cycles_estimated": taken.cycles} if self.target == "m4f" else {}),
+            f"{counted}_per_mac": round(counts[counted] / workload.macs, 2),
+            "ram_bytes": image.static_ram + taken.stack,
+            "ram_bytes_beyond_parameters": image.static_ram + taken.stack - len(workload.packed),
+            "stack_bytes": taken.stack,
+            "flash_bytes": image.flash,
+        }
+        return {"f32": found} if self.target == "atmega2560" else found
+
+
+def main(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help=f"Measure only this: {', '.join(NETWORKS)}.")] = None,
+) -> None:
+    """Measure one training step of the generated code on each target."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if unknown := [name for name in only or () if name not in NETWORKS]:
+        console.print(f"error: --only {unknown[0]}: expected {', '.join(NETWORKS)}", markup=False)
+        raise typer.Exit(2)
+    try:
+        results = measure([Job(t, n) for t in only or NETWORKS for n in NETWORKS[t]], console)
+    except ToolError as error:
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        json.dump(results, sys.stdout, indent=2)
+        print()
+    else:
+        _show(results)
+
+
+def measure(jobs: list[Job], console: Console) -> dict[str, dict[str, Any]]:
+    """Run the jobs, showing on `console` which; return what --json prints. Raises ToolError."""
+    from rich.progress import Progress
+
+    results: dict[str, dict[str, Any]] = {}
+    with Progress(console=console, transient=True) as progress, tempfile.TemporaryDirectory() as folder:
+        task = progress.add_task("", total=len(jobs))
+        for job in jobs:
+            progress.update(task, description=f"{job.target} {job.network}")
+            found = job.run(Path(folder) / job.target / job.network)
+            results.setdefault(job.target, {})[job.network] = found
+            progress.advance(task)
+    return results
+
+
+def _show(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    for table, conditions in ((_chips(results), CONDITIONS), (_host(results), HOST_CONDITIONS)):
+        if table.row_count:
+            console.print(table)
+            console.print(conditions + "\n", markup=False, highlight=False)
+
+
+def _chips(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    from rich.table import Table
+
+    table = Table("target", "network", title="A training step on the chips", title_justify="left")
+    for column in ("instructions", "cycles", "per MAC", "RAM", "less parameters", "of it stack", "flash"):
+        table.add_column(column, justify="right")
+    for target, network, found in _rows(results):
+        cycles = f"≈ {found['cycles_estimated']:,}" if target == "m4f" else _number(found, "cycles")
+        memory = (_number(found, key) for key in MEMORY)
+        per_mac = str(found[f"{COUNTED[target]}_per_mac"])
+        table.add_row(target, network, _number(found, "instructions"), cycles, per_mac, *memory)
+    return table
+
+
+def _host(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    from rich.table import Table
+
+    table = Table("network", title="A training step on this machine", title_justify="left")
+    for column in ("ours", "TensorFlow", "times faster"):
+        table.add_column(column, justify="right")
+    for network, found in results.get("host", {}).items():
+        ours, theirs, ratio = found.values()
+        table.add_row(network, f"{ours:,}", f"{theirs:,}", str(ratio))
+    return table
+
+
+def _number(found: Mapping[str, Any], key: str) -> str:
+    return f"{found[key]:,}" if key in found else ""
+
+
+def _rows(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    for target, networks in results.items():
+        for network, found in networks.items():
+            if target != "host":
+                yield target, network, found.get("f32", found)
+
+
+if __name__ == "__main__":
+    typer.run(main)
