@@ -26,7 +26,6 @@ from coordinator.link.session import Port, Session
 from coordinator.nodes import LinkNode
 
 AUTO = "auto"
-RESET_SECONDS = 2.5  # a board that opening the port has reset answers within this time
 SWITCH_SECONDS = 1.5  # a node answers at a new rate within this time, or is back at the old one in two
 FALLBACK_SECONDS = 2.2
 
@@ -122,7 +121,7 @@ async def greet(name: str, rates: Sequence[int], opener: Opener = open_port) -> 
         for rate in rates:
             port.set_baud(rate)
             try:
-                hello = await session.hello(RESET_SECONDS)
+                hello = await session.hello()
             except LinkTimeout:
                 if rate == rates[-1]:
                     raise
@@ -149,7 +148,7 @@ async def speed_up(session: Session, port: Port, hello: Hello, rate: int) -> Non
     except LinkError:
         port.set_baud(rate)
         await asyncio.sleep(FALLBACK_SECONDS)
-        await session.hello(RESET_SECONDS)
+        await session.hello()
 
 
 def check_unique(found: Sequence[Found]) -> None:

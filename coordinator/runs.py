@@ -46,16 +46,16 @@ async def run(
     """
     inputs = load(federation)
     with Journal(folder, resume) as journal:
-        session = _Session(inputs, journal, observer)
-        number, weights = session.last()
-        nodes = await assemble(federation, inputs.plans, ports, session.emit)
+        part = _Part(inputs, journal, observer)
+        number, weights = part.last()
+        nodes = await assemble(federation, inputs.plans, ports, part.emit)
         try:
             enough(federation, nodes)
-            session.start(nodes, number)
-            weights = await session.rounds(nodes, number, weights)
+            part.start(nodes, number)
+            weights = await part.rounds(nodes, number, weights)
         finally:
             await asyncio.gather(*(node.close() for node in nodes))
-        return await asyncio.to_thread(session.finish, weights)
+        return await asyncio.to_thread(part.finish, weights)
 
 
 def enough(federation: Federation, nodes: Sequence[LinkNode]) -> None:
@@ -86,7 +86,7 @@ def round_settings(federation: Federation) -> Settings:
     )
 
 
-class _Session:
+class _Part:
     """One coordinator process's part of a run; a resumed run has several."""
 
     def __init__(self, inputs: Inputs, journal: Journal, observer: Observer | None) -> None:

@@ -12,6 +12,8 @@ import typer
 from .options import FederationOption, JsonOption, open_federation, print_json, print_table
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from codegen.graph import Graph
     from codegen.planner import Plan
 
@@ -73,15 +75,15 @@ def plan_rows(federation: Federation, board_ids: Sequence[str] | None = None) ->
     import boards as package
 
     found = [package.load(board_id) for board_id in board_ids] if board_ids else package.all_boards()
-    graph = federation_graph(federation)
+    graph, _ = global_model(federation)
     return [row for board in found for row in _board_rows(board, graph, federation)]
 
 
-def federation_graph(federation: Federation) -> Graph:
-    """Return the global model's layers, from the cache if the model file has not changed."""
+def global_model(federation: Federation) -> tuple[Graph, list[np.ndarray]]:
+    """Return the global model's layers and initial weights, from the cache if the model file has not changed."""
     from codegen.model_file import load_graph
 
-    return load_graph(federation.model_path, federation.model.trainable, federation.seed)[0]
+    return load_graph(federation.model_path, federation.model.trainable, federation.seed)
 
 
 def _board_rows(board: Any, graph: Graph, federation: Federation) -> list[dict[str, Any]]:
@@ -153,11 +155,10 @@ def generate(
     """Write a board's model.h and protocol.h, each only if it changed; PlatformIO's pre-build script runs this."""
     import boards as package
     from codegen.build import generate as write
-    from codegen.model_file import load_graph
 
     settings = open_federation(federation)
     target = package.load(board)
-    graph, weights = load_graph(settings.model_path, settings.model.trainable, settings.seed)
+    graph, weights = global_model(settings)
     made = write(target, graph, weights, settings.tier_list(), settings.plan_settings(), out)
     print_json(
         {

@@ -11,8 +11,6 @@ from .options import JsonOption, print_json, print_table
 if TYPE_CHECKING:
     from ..link.ports import PortInfo
 
-ASK_SECONDS = 2.5  # a board that opening the port has reset answers within this time
-
 
 def register(app: typer.Typer) -> None:
     """Add the command of this module."""
@@ -81,7 +79,7 @@ async def _ask(port: PortInfo) -> str:
         except LinkError as error:
             return str(error)
         try:
-            hello = await session.hello(ASK_SECONDS)
+            hello = await session.hello()
             return (
                 f"{hello.board} {hello.uid.hex()}, tier {hello.tier}, model {hello.model:08x}, {hello.samples} samples"
             )

@@ -26,11 +26,11 @@ class Frame(NamedTuple):
 
 
 def encode(type: int, transfer: int, chunk: int, payload: bytes | memoryview = b"") -> bytes:
-    """Return the bytes of a frame with its delimiter. payload: at most 248 bytes."""
+    """Return the bytes of a frame with its delimiter. payload: at most MTU_MAX bytes."""
     body = _HEADER.pack(type, transfer, chunk) + payload
     body += crc_hqx(body, 0xFFFF).to_bytes(2, "little")
     if len(body) >= _ENCODED_MAX:
-        raise ValueError(f"a payload of {len(payload)} bytes; a frame holds 248")
+        raise ValueError(f"a payload of {len(payload)} bytes; a frame holds {MTU_MAX}")
     return stuff(body) + b"\0"
 
 

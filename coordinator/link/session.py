@@ -41,6 +41,8 @@ from coordinator.link.transfer import Receiver, RoundTrip, Sender
 
 M = TypeVar("M", bound=Message)
 
+RESET_SECONDS = 2.5  # a board that opening the port has reset answers within this time
+
 
 class Port(Protocol):
     """Anything that carries bytes both ways. All calls come from the event loop's thread and never block."""
@@ -208,8 +210,8 @@ class Session:
         """Send `message` until `reply` comes, at most `retries` more times, `timeout` seconds apart."""
         return (await self._exchange(message, reply, self._next_id(), timeout, retries))[1]
 
-    async def hello(self, timeout: float = 6.0) -> Hello:
-        """Ask the node who it is. timeout: seconds altogether; a board that opening has reset needs about two."""
+    async def hello(self, timeout: float = RESET_SECONDS) -> Hello:
+        """Ask the node who it is. timeout: seconds altogether."""
         interval = 0.4
         tries = max(round(timeout / interval), 1)
         try:
@@ -238,7 +240,9 @@ class Session:
         while len(counts) < classes:
             labels = await self.request(LabelsRequest(len(counts)), Labels)
             if labels.first != len(counts) or not labels.counts:
-                raise LinkError(f"{self.name}: it has counts for {len(counts)} labels; expected {classes}")
+                raise LinkError(
+                    f"{self.name}: it has counts for {len(counts)} labels; expected {classes}: rebuild and flash it"
+                )
             counts += labels.counts
         return tuple(counts[:classes])
 
