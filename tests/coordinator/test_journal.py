@@ -1,6 +1,7 @@
 """Nothing that was journaled is lost, and nothing else is believed."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,34 @@ def test_events_become_lines(tmp_path: Path) -> None:
     assert [line["event"] for line in lines] == ["round_started", "evaluated"]
     assert lines[0]["nodes"] == ["a", "b"] and lines[1]["accuracy"] == {"expanded": 0.5}
     assert all(line["time"] > 1.6e9 for line in lines)
+
+
+def test_what_is_written_is_durable_before_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order in which the disk is asked: no test can cut the power, but every step that survives it is there."""
+    steps: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def recorded_sync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        steps.append(f"sync {path.name} {path.stat().st_size if path.is_file() else 'folder'}")
+        sync(descriptor)
+
+    def recorded_replace(path: Path, target: Path) -> Path:
+        steps.append(f"rename {path.name} {target.name}")
+        return replace(path, target)
+
+    with Journal(tmp_path) as journal:
+        monkeypatch.setattr(os, "fsync", recorded_sync)
+        monkeypatch.setattr(Path, "replace", recorded_replace)
+        written = journal.save(1, weights(1))
+        journal.write(written)
+    file, line = (tmp_path / name for name in ("round-001.npz", "journal.jsonl"))
+    assert steps == [
+        f"sync round-001.npz.tmp {file.stat().st_size}",
+        "rename round-001.npz.tmp round-001.npz",
+        f"sync {tmp_path.name} folder",
+        f"sync journal.jsonl {line.stat().st_size}",
+    ]
 
 
 def test_event_names() -> None:
