@@ -30,6 +30,8 @@ from coordinator.results import Inputs, Summary, earlier_seconds, headers, load,
 from coordinator.roster import assemble, introductions
 from coordinator.rounds import Settings, run_round
 
+BARREN_ROUNDS = 3  # without enough answers, one after the other: a pulled cable must not use up the rest of the run
+
 
 async def run(
     federation: Federation,
@@ -137,12 +139,20 @@ class _Part:
         settings = round_settings(self._inputs.federation)
         await self._catch_up(number)  # wakes up TensorFlow, too, which would hold up the links of a round
         evaluation: asyncio.Task[None] | None = None
+        barren = 0  # rounds in a row that were not aggregated
         try:
             for current in range(number + 1, self._inputs.federation.training.rounds + 1):
                 outcome = await run_round(current, self._inputs.graph, weights, nodes, settings, self.emit)
                 slices = self._slices(current, weights)
                 weights = outcome.weights
-                self.emit(await asyncio.to_thread(self._journal.save, current, weights))
+                if outcome.aggregated:  # else there is nothing new to keep, and --resume may do the round again
+                    self.emit(await asyncio.to_thread(self._journal.save, current, weights))
+                barren = 0 if outcome.aggregated else barren + 1
+                if barren == BARREN_ROUNDS:
+                    raise RunFailed(
+                        f"{self._journal.folder}: {barren} rounds in a row had too few answers; look at the nodes, "
+                        "then go on with --resume, which does these rounds again"
+                    )
                 if evaluation is not None:
                     await evaluation
                 evaluation = asyncio.create_task(self._evaluate(current, weights, slices))

@@ -103,6 +103,28 @@ def test_when_too_few_are_left_the_run_says_so(world: World, tmp_path: Path) -> 
         world.run(tmp_path, all_dead)
 
 
+def test_cables_that_are_pulled_cost_no_round(world: World, tmp_path: Path) -> None:
+    events: list[Event] = []
+
+    def all_gone_in_the_third(twins: Twins) -> Observer:
+        killers = [killer(twins, twin.name, 3) for twin in twins.twins]
+
+        def observe(event: Event) -> None:
+            events.append(event)
+            for each in killers:
+                each(event)
+
+        return observe
+
+    with pytest.raises(RunFailed, match=r"3 rounds in a row had too few answers; .* --resume"):
+        world.run(tmp_path, all_gone_in_the_third, rounds=30)
+    assert len(rounds(events)) == 5
+    resumed, _ = world.run(tmp_path, resume=True, rounds=30)
+    whole, _ = world.run(tmp_path / "whole", rounds=30)
+    assert resumed.rounds_aggregated == 30
+    assert resumed.weights_sha256 == whole.weights_sha256
+
+
 def test_a_run_that_can_have_no_round_does_not_begin(world: World, tmp_path: Path) -> None:
     async def play() -> None:
         described = world.describe()
