@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from .errors import DataError
+from .errors import DataError, naming
 from .idx import read_idx_directory
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -158,5 +158,6 @@ def write_shard(path: Path, x: Array, y: Array, classes: int) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
+    with naming(path):
+        temporary.write_bytes(content)
     temporary.replace(path)

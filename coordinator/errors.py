@@ -6,6 +6,9 @@ codes stay below 126, which shells keep for commands that they cannot run or tha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
 
 INTERNAL = 1  # a bug of ours: a traceback is shown
@@ -88,3 +91,14 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an OSError say which file it is about: that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise

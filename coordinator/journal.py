@@ -27,7 +27,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from coordinator.data import NPZ_ERRORS, open_npz
-from coordinator.errors import RunFileError
+from coordinator.errors import RunFileError, naming
 from coordinator.events import CheckpointWritten, Event, NodeLog, NodeProgress
 
 Line = dict[str, Any]
@@ -91,9 +91,10 @@ class Journal:
         if isinstance(event, NodeProgress | NodeLog):
             return
         line = {"event": event_name(type(event)), "time": round(time.time(), 3)} | dataclasses.asdict(event)
-        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self._path):
+            self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self.lines.append(line)
 
     def save(self, number: int, weights: Sequence[npt.NDArray[np.float32]]) -> CheckpointWritten:
@@ -211,7 +212,7 @@ def weights_sha256(weights: Sequence[npt.NDArray[np.float32]]) -> str:
 def write_durably(path: Path, content: bytes) -> None:
     """Replace `path` by `content` so that a crash leaves the old or the new file, never a part."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with naming(path), temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

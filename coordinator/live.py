@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from .errors import naming
 from .events import (
     Evaluated,
     Event,
@@ -115,23 +116,23 @@ class View:
         rows = self.nodes.values()
         return len({row.state for row in rows}) + sum(0 < row.done < row.total for row in rows)
 
-    def render(self, height: int | None = None) -> RenderableType:
-        """Return the table, cut to `height` lines."""
+    def render(self, height: int | None = None, width: int = PICTURE_WIDTH) -> RenderableType:
+        """Return the table, cut to `height` lines; in less than PICTURE_WIDTH columns without the boards."""
         title = Text.assemble(
             (self.name or "connecting", "bold"), f"  round {self.round} of {self.rounds}  ", _clock(self)
         )
         rows = list(self.nodes.items())
         shown = rows if height is None else rows[: max(1, height - 7)]
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-        for head in ("node", "board", "tier", "state"):
+        narrow = width < PICTURE_WIDTH
+        for head in ("node", "tier", "state") if narrow else ("node", "board", "tier", "state"):
             table.add_column(head, no_wrap=True)
-        table.add_column("progress", width=20)
+        table.add_column("progress", width=10 if narrow else 20)
         for head in ("loss", "link", "resent"):
             table.add_column(head, justify="right", no_wrap=True)
         for name, row in shown:
-            table.add_row(
-                name, row.board, row.tier, Text(row.state, STYLES.get(row.state, "")), _bar(row), *_figures(row)
-            )
+            what = (name, row.tier) if narrow else (name, row.board, row.tier)
+            table.add_row(*what, Text(row.state, STYLES.get(row.state, "")), _bar(row), *_figures(row))
         parts: list[RenderableType] = [title, Text(), table]
         if len(rows) > len(shown):
             states = Counter(row.state for _, row in rows[len(shown) :])
@@ -160,9 +161,7 @@ def _bar(row: NodeRow) -> RenderableType:
         return Text()
     finished = row.state == "done"
     total = max(row.total, 1)
-    return ProgressBar(
-        total, total if finished else min(row.done, total), 20, complete_style="blue", finished_style="blue"
-    )
+    return ProgressBar(total, total if finished else min(row.done, total), complete_style="blue", finished_style="blue")
 
 
 def _figures(row: NodeRow) -> tuple[str, str, str]:
@@ -209,7 +208,8 @@ class Watcher:
         if self._live is not None:
             self._live.stop()  # leaves the last frame on the screen
         if self._picture is not None and self._best[1]:
-            self._picture.write_text(self._best[1], encoding="utf-8")
+            with naming(self._picture):
+                self._picture.write_text(self._best[1], encoding="utf-8")
 
     def __call__(self, event: Event) -> None:
         """Take in one event of the run."""
@@ -251,7 +251,7 @@ class _Frame:
         self._view, self._console = view, console
 
     def __rich__(self) -> RenderableType:
-        return self._view.render(self._console.height)
+        return self._view.render(self._console.height, self._console.width)
 
 
 def svg(frame: RenderableType, title: str, width: int = PICTURE_WIDTH) -> str:

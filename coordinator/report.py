@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .errors import RunFileError
+from .errors import RunFileError, naming
 from .events import (
     Evaluated,
     NodeAnswered,
@@ -63,7 +63,8 @@ def write_report(folder: Path) -> Path:
     environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.get_template("report.html.j2").render(_content(folder, lines))
     path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
+    with naming(path):
+        path.write_text(page, encoding="utf-8")
     return path
 
 

@@ -8,8 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coordinator.errors import sentence
 from coordinator.events import CheckpointWritten, Evaluated, NodeAnswered, NodeProgress, RoundStarted
-from coordinator.journal import Journal, JournalError, event_name, load_weights, read_journal, weights_sha256
+from coordinator.journal import (
+    Journal,
+    JournalError,
+    event_name,
+    load_weights,
+    read_journal,
+    weights_sha256,
+    write_durably,
+)
 
 SHAPES = [(2, 3), (3,)]
 
@@ -159,3 +168,11 @@ def test_the_digest_is_of_the_values(tmp_path: Path) -> None:
         first, second = journal.save(1, weights(1)), journal.save(2, weights(1))
     assert first.sha256 == second.sha256 and first.weights_sha256 == second.weights_sha256 == weights_sha256(weights(1))
     assert weights_sha256(weights(1)) != weights_sha256(weights(2))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_said_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "summary.json.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError) as full:
+        write_durably(tmp_path / "summary.json", b"x")
+    assert sentence(full.value) == f"{tmp_path / 'summary.json'}: No space left on device"

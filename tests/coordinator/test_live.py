@@ -76,6 +76,20 @@ def test_a_frame_tells_what_every_node_does() -> None:
     assert lines[-1].strip() == "accuracy after round 0: expanded 10.0 %  micro 11.0 %"
 
 
+def test_eighty_columns_hold_every_state_and_figure() -> None:
+    long = "megaatmega2560-1"
+    view = _view(
+        [
+            RunStarted("mnist", "f", 1, (long,)),
+            NodeConnected(long, "megaatmega2560", "expanded", "uid", "port", 9, 8, "weights", "m", "f"),
+            NodeProgress(long, 1, "connecting", 0, 1, 1.2345, 1_234_567.0, 12345),
+        ]
+    )
+    console = Console(file=io.StringIO(), width=80, record=True)
+    console.print(view.render(width=80))
+    assert re.search(rf"{long} +expanded +connecting +1\.234 +1,235 kB/s +12345 *\n", console.export_text())
+
+
 def test_a_frame_after_a_round() -> None:
     text = _text(_view(_upto(RoundAggregated)))
     assert re.search(r"big .* done .* 0\.900 ", text)
