@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,8 +28,6 @@ from coordinator.nodes import LinkNode
 AUTO = "auto"
 SWITCH_SECONDS = 1.5  # a node answers at a new rate within this time, or is back at the old one in two
 FALLBACK_SECONDS = 2.2
-
-Opener = Callable[[str, int], Port]
 
 
 @dataclass
@@ -59,7 +57,7 @@ async def assemble(
     `plans` by board id. Raises LinkError (PortError, LinkTimeout) for a port that was named and is no node,
     FirmwareMismatch for a board with another model or firmware.
     """
-    rates = sorted({boards.load(board).training.bauds[0] for board in plans})
+    rates = rates_of(boards.load(board) for board in plans)
     auto = list(ports) == [AUTO]
     names = likely_ports() if auto else list(dict.fromkeys(ports))
     found = await find(names, rates, tolerant=auto)
@@ -100,6 +98,12 @@ def likely_ports() -> list[str]:
     return [port.name for port in list_ports() if port.usb in known]
 
 
+def rates_of(kinds: Iterable[boards.Board]) -> list[int]:
+    """Return the rates to greet these boards at: as they boot, then as an earlier run left those it did not reset."""
+    bauds = [board.training.bauds for board in kinds]
+    return list(dict.fromkeys([*sorted({each[0] for each in bauds}), *sorted({max(each) for each in bauds})]))
+
+
 async def find(names: Sequence[str], rates: Sequence[int], tolerant: bool = False) -> list[Found]:
     """Open all ports at once and greet who is there; `tolerant`: leave out those that do not answer."""
     answers = await asyncio.gather(*(greet(name, rates) for name in names), return_exceptions=True)
@@ -113,9 +117,11 @@ async def find(names: Sequence[str], rates: Sequence[int], tolerant: bool = Fals
     return found
 
 
-async def greet(name: str, rates: Sequence[int], opener: Opener = open_port) -> Found:
+async def greet(name: str, rates: Sequence[int]) -> Found:
     """Open a port and have the board behind it say who it is, at the first of `rates` at which it answers."""
-    port = await asyncio.to_thread(opener, name, rates[0])
+    if virtual(name):
+        rates = rates[:1]  # a rate means nothing there
+    port = await asyncio.to_thread(open_port, name, rates[0])
     session = Session(port)
     try:
         for rate in rates:
@@ -198,6 +204,11 @@ def check(found: Found, plan: Plan, federation: Path) -> None:
         )
 
 
+def virtual(port: str) -> bool:
+    """Whether there is no wire behind a port of which we could set the rate."""
+    return port.startswith(("socket://", "/dev/pts/"))
+
+
 @cache
 def sources_hash() -> int:
     """Return the hash of the firmware's sources as they are now."""
@@ -247,7 +258,7 @@ class _Connection:
     async def __call__(self) -> tuple[Session, Hello]:
         found, self._found = self._found, None
         if found is None:
-            found = await greet(self._port, [self._plan.board.training.bauds[0]])
+            found = await greet(self._port, rates_of([self._plan.board]))
             try:
                 if found.uid != self._uid:
                     raise LinkError(f"{self._port}: another board ({found.uid}) is there now, not {self._uid}")

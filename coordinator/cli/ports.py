@@ -71,8 +71,9 @@ async def _ask(port: PortInfo) -> str:
     from ..link.errors import LinkError
     from ..link.ports import open_port
     from ..link.session import Session
+    from ..roster import rates_of
 
-    rates = sorted({board.training.bauds[0] for board in boards.all_boards() if port.usb in board.training.usb})
+    rates = rates_of(board for board in boards.all_boards() if port.usb in board.training.usb)
     for rate in rates:
         try:
             session = Session(await asyncio.to_thread(open_port, port.name, rate))

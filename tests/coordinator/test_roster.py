@@ -95,3 +95,9 @@ def test_a_twin_is_rebuilt_otherwise(port: str) -> None:
     assert "`TIERFED_FEDERATION='/home/my files/f.toml' pio" in rebuild_command(
         port, made, Path("/home/my files/f.toml")
     )
+
+
+def test_boards_are_greeted_as_they_boot_and_then_as_a_run_may_have_left_them() -> None:
+    kinds = [boards.load(name) for name in ("megaatmega2560", "esp32dev", "uno_r4_minima")]
+    assert roster.rates_of(kinds) == [115200, 250000, 1000000, 500000, 921600]
+    assert roster.rates_of(kinds[:1]) == [250000, 500000]
