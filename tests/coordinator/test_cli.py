@@ -150,6 +150,7 @@ def test_ctrl_c_ends_with_its_own_code(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "coordinator", "serve", "--ports", _silent_pty(), "--run", "x"],
         cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(PROJECT_ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (tmp_path / "runs" / "x" / "journal.jsonl").exists() and time.monotonic() < deadline:
