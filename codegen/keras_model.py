@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import keras
 
 
-def keras_model(graph: Graph, softmax: bool = False) -> keras.Model:
-    """Return the Keras model that computes `graph`: samples (height, width, channels) to logits, or probabilities.
+def keras_model(graph: Graph) -> keras.Model:
+    """Return the Keras model that computes `graph`: samples (height, width, channels) to logits.
 
     Its weights are the graph's tensors, in their order; Conv1D has become Conv2D of height 1, whose kernel has one
     axis more, so give it the tensors through `shaped`.
@@ -28,8 +28,6 @@ def keras_model(graph: Graph, softmax: bool = False) -> keras.Model:
         if layer.slope != 1.0:
             model.add(keras.layers.LeakyReLU(negative_slope=layer.slope, name=f"{layer.name}_activation"))
     model.add(keras.layers.Flatten(name="classes"))
-    if softmax:
-        model.add(keras.layers.Softmax(name="probabilities"))
     return model
 
 

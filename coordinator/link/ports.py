@@ -32,7 +32,6 @@ class PortInfo:
     name: str
     description: str
     usb: str
-    serial_number: str
 
 
 def list_ports() -> list[PortInfo]:
@@ -44,7 +43,6 @@ def list_ports() -> list[PortInfo]:
             port.device,
             port.description if port.description != "n/a" else "",
             f"{port.vid:04x}:{port.pid:04x}" if port.vid is not None and port.pid is not None else "",
-            port.serial_number or "",
         )
         for port in comports()
     ]

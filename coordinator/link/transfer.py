@@ -98,11 +98,6 @@ class Sender(_Timed):
     def done(self) -> bool:
         return self.next >= self.count
 
-    @property
-    def idle(self) -> bool:
-        """Nothing is in flight, so no silence can mean anything."""
-        return not self._sent
-
     def ready(self) -> list[tuple[int, memoryview]]:
         """Return what to send now, as (chunk, bytes); it counts as sent."""
         picked = sorted(self._due)
