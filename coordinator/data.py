@@ -22,7 +22,7 @@ from .idx import read_idx_directory
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 # What numpy raises for an .npz that is damaged, or made to do damage; OSError apart.
 NPZ_ERRORS = (
-    ValueError, OverflowError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error
+    ValueError, OverflowError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
 MAX_CLASSES = 65_536  # labels are u16 on the board
 SHARD_HEADER = struct.Struct("<4sIII")  # magic, samples, features, classes

@@ -139,6 +139,14 @@ def test_what_is_no_data_set(tmp_path: Path, name: str, content: bytes | None, s
         load_dataset(path)
 
 
+def test_an_encrypted_npz_is_refused(tmp_path: Path) -> None:
+    content = bytearray(_npz(tmp_path).read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "set.npz").write_bytes(content)
+    with pytest.raises(DataError, match="encrypted"):
+        load_dataset(tmp_path / "set.npz")
+
+
 def test_an_npz_of_sizes_beyond_any_integer_is_refused(tmp_path: Path) -> None:
     header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({10**400},)}}\n".encode()
     array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
