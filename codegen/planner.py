@@ -76,6 +76,19 @@ class Plan:
         return self.training.batch if self.accumulates else 1
 
     @property
+    def concessions(self) -> tuple[str, ...]:
+        """What the federation file asks for and the board has no room for, with what happens instead."""
+        wanted = self.training
+        if self.keeps_origin or wanted.encoding in ("auto", "weights"):
+            encoding: tuple[str, ...] = ()
+        else:
+            encoding = (f"weights, not {wanted.encoding}",)
+        if self.accumulates:
+            return encoding
+        step = (f"batch 1, step ÷ {wanted.batch}",) if wanted.batch > 1 else ()
+        return step + (("no momentum",) if wanted.momentum else ()) + encoding
+
+    @property
     def ram(self) -> int:
         """Everything, the stack's reserve included."""
         return sum(self.ram_parts.values())

@@ -113,6 +113,7 @@ def _row(made: Plan, round_seconds: float, chosen: bool) -> dict[str, Any]:
         "flash": made.flash,
         "flash_limit": made.flash_limit,
         "batch": made.batch,
+        "concessions": made.concessions,
         "accumulates": made.accumulates,
         "keeps_origin": made.keeps_origin,
         "macs": made.macs,
@@ -135,7 +136,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         seconds(row["step_seconds"]),
         seconds(row["round_seconds"]),
         f"{row['samples_in_flash']:,}" if row["fits"] else "–",
-        "yes" if row["fits"] else f"no, {row['missing_bytes']:,} bytes short",
+        "; ".join(("yes", *row["concessions"])) if row["fits"] else f"no, {row['missing_bytes']:,} bytes short",
     ]
 
 

@@ -148,6 +148,27 @@ def test_a_tier_that_does_not_fit_says_what_is_missing() -> None:
     assert refused.reason == "tier compact needs 9,600 bytes of RAM more than bench has; micro is the largest that fits"
 
 
+@pytest.mark.parametrize(
+    ("settings", "roomy", "tight"),
+    [
+        ({"batch": 8}, (), ("batch 1, step ÷ 8",)),
+        ({"batch": 1}, (), ()),
+        ({"batch": 1, "momentum": 0.9}, (), ("no momentum",)),
+        (
+            {"batch": 4, "momentum": 0.9, "encoding": "delta_q8"},
+            (),
+            ("batch 1, step ÷ 4", "no momentum", "weights, not delta_q8"),
+        ),
+    ],
+)
+def test_what_a_board_does_without_is_said(
+    settings: dict[str, Any], roomy: tuple[str, ...], tight: tuple[str, ...]
+) -> None:
+    graph, training = example()[0], Training(**settings)
+    assert plan(board(ram=10**6), graph, TIERS, TIERS[-1], training).concessions == roomy
+    assert plan(board(ram=WEIGHTS + 3184 + REST), graph, TIERS, TIERS[-1], training).concessions == tight
+
+
 def test_no_tier_fits() -> None:
     where = board(ram=WEIGHTS + 3184 + REST - 4)
     assert plan_for(where).reason == "tier micro needs 4 bytes of RAM more than bench has; no tier fits"
