@@ -39,8 +39,8 @@ CONDITIONS = (
     "adds does."
 )
 HOST_CONDITIONS = (
-    f"Nanoseconds of processor time a sample, in a step of batch {host.BATCH} on one thread, inputs as above. Ours: the "
-    "generated code at -O2, for any processor of this kind. TensorFlow: its graph or XLA's, whichever is faster."
+    f"Nanoseconds of processor time a sample, in a step of batch {host.BATCH} on one thread, inputs as above. Ours: "
+    "the generated code at -O2, for any processor of this kind. TensorFlow: its graph or XLA's, whichever is faster."
 )
 
 
