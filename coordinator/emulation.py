@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +26,7 @@ from coordinator.roster import emulated_uid
 START_SECONDS = 10.0
 STOP_SECONDS = 2.0
 OUTPUT_LINES = 30  # of a failed build that are shown
+PROCESSING = re.compile(r"Processing native_(\S+)")  # what PlatformIO says when it begins with an environment
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,13 @@ class Twin:
     process: asyncio.subprocess.Process
 
 
-def build(federation: Federation, workspace: Path | None = None) -> dict[str, Path]:
+def build(
+    federation: Federation, workspace: Path | None = None, watch: Callable[[str], None] | None = None
+) -> dict[str, Path]:
     """Build the twins of all boards in the federation file; return each board's program.
 
-    `workspace` is where PlatformIO builds (None: the project's .pio). Raises ToolchainError with what the build said.
+    `workspace` is where PlatformIO builds (None: the project's .pio); `watch` hears each board whose turn it is. Raises
+    ToolchainError with what the build said.
     """
     ids = sorted({spec.board for spec in federation.nodes()})
     command = [sys.executable, "-m", "platformio", "run", "--project-dir", str(PROJECT_ROOT)]
@@ -51,9 +57,17 @@ def build(federation: Federation, workspace: Path | None = None) -> dict[str, Pa
     env = os.environ | {"PLATFORMIO_WORKSPACE_DIR": str(place), "TIERFED_FEDERATION": str(federation.path)}
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two builds in one place break each other
-        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode:
-        shown = "\n".join(done.stdout.decode(errors="replace").strip().splitlines()[-OUTPUT_LINES:])
+        said: deque[str] = deque(maxlen=OUTPUT_LINES)
+        with subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                said.append(line)
+                if watch and (turn := PROCESSING.match(line)):
+                    watch(turn[1])
+    if process.returncode:
+        shown = "".join(said).strip()
         raise ToolchainError(f"the twins could not be built; `{' '.join(command[2:])}` said:\n{shown}")
     return {board: place / "build" / f"native_{board}" / "program" for board in ids}
 

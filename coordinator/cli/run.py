@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import re
 import shlex
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -139,8 +141,24 @@ def build_twins(federation: Federation) -> dict[str, Path]:
     except SeedError as error:
         raise ToolchainError(str(error)) from error
     threading.Thread(target=preload, daemon=True).start()  # the import of TensorFlow hides behind the build
-    print(f"building the twins of {len({node.board for node in federation.nodes()})} boards …", file=sys.stderr)
-    return build(federation)
+    with counting("building the twins", len({node.board for node in federation.nodes()})) as watch:
+        return build(federation, watch=watch)
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Show on stderr how far something with `total` parts is; what it gives is called as each part begins."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        console.print(f"{what}: {total} …")
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        begun = itertools.count()
+        yield lambda part: progress.update(task, description=part, completed=next(begun))
 
 
 def run_folder(name: str) -> Path:

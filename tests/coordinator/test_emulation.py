@@ -102,5 +102,7 @@ def test_a_program_that_is_not_there(one: Federation, tmp_path: Path) -> None:
 
 
 def test_a_build_that_fails_shows_what_it_said(one: Federation, tmp_path: Path) -> None:
+    begun: list[str] = []
     with pytest.raises(ToolchainError, match=r"could not be built(?s:.*)m\.py"):
-        build(one, tmp_path / "pio")
+        build(one, tmp_path / "pio", watch=begun.append)
+    assert begun == ["esp32dev"]
