@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from dataclasses import replace
 from functools import cache
@@ -19,6 +18,7 @@ from codegen.model_file import load_graph
 from codegen.planner import Plan, PlanError, Training, best, layer_macs, plan
 from codegen.tiers import DEFAULT_TIERS, Tier, tiers_from
 from tests.codegen.support import WARNINGS, board
+from tests.firmware.conftest import require
 
 EXAMPLE = boards.PROJECT_ROOT / "examples" / "mnist" / "model.py"
 TIERS = tiers_from(DEFAULT_TIERS)
@@ -72,8 +72,7 @@ def test_all_boards_agree_on_a_tier() -> None:
 @pytest.mark.parametrize("trainable", [None, ("conv3", "logits")])
 def test_planned_arrays_are_the_symbols(tmp_path: Path, env: str, batch: int, trainable: Any, tier: Tier) -> None:
     compiler, nm = COMPILERS[env]
-    if shutil.which(compiler.split()[0]) is None:
-        pytest.skip(f"{compiler.split()[0]} is not installed")
+    require(compiler.split()[0])
     graph, weights = example(trainable)
     planned = plan(board(env=env), graph, TIERS, tier, Training(batch=batch))
     (tmp_path / "model.h").write_text(model_header(planned, weights))
