@@ -36,7 +36,8 @@
 #define ENGINE_UNROLL
 #endif
 
-/* Outputs summed in registers at a time; 0: in memory, which soft float cannot notice, reading each input once. */
+/* Outputs or their gradients held in registers at a time, the inputs passing by; 0: left in memory, which soft float
+ * cannot notice, reading each input once. */
 #ifndef ENGINE_BLOCK
 #ifdef __AVR__
 #define ENGINE_BLOCK 0
@@ -179,26 +180,74 @@ static ENGINE_INLINE void engine_axpy(float *y, float a, const float *x, uint16_
     }
 }
 
+/* y += a × x for a constant count and an x held in registers; without blocks, as engine_axpy. */
+static ENGINE_INLINE void engine_axpy_block(float *y, float a, const float *x, const uint16_t count)
+{
+#if ENGINE_BLOCK > 0
+    ENGINE_UNROLL
+    for (uint16_t i = 0; i < count; i++) {
+        y[i] += a * x[i];
+    }
+#else
+    engine_axpy(y, a, x, count);
+#endif
+}
+
+/* gradient += scale × patch ⊗ d[0…count). */
+static ENGINE_INLINE void engine_patch_add(float *gradient, const uint16_t count, struct engine_source from,
+                                           const float *d, float scale, const struct engine_patch *patch)
+{
+    const uint16_t rows = patch->rows, columns = patch->columns, channels = patch->channels;
+    const uint16_t weight_out = patch->weight_out;
+    for (uint16_t row = 0; row < rows; row++) {
+        uint32_t in = patch->in + row * patch->in_row;
+        float *column_gradient = gradient + (patch->weight + row * patch->weight_row);
+        for (uint16_t column = 0; column < columns; column++) {
+            float *g = column_gradient;
+            for (uint16_t channel = 0; channel < channels; channel++) {
+                const float v = engine_read(from, in++);
+                if (v != 0.0f) {
+                    engine_axpy_block(g, scale * v, d, count);
+                }
+                g += weight_out;
+            }
+            column_gradient += patch->weight_column;
+        }
+    }
+}
+
+#if ENGINE_BLOCK > 0
+static ENGINE_INLINE uint16_t engine_outer_block(float *gradient, uint16_t done, const uint16_t block, uint16_t count,
+                                                 struct engine_source from, const float *out_gradient, float scale,
+                                                 const struct engine_patch *patch)
+{
+    for (; (uint16_t)(count - done) >= block; done = (uint16_t)(done + block)) {
+        float d[ENGINE_BLOCK];
+        ENGINE_UNROLL
+        for (uint16_t i = 0; i < block; i++) {
+            d[i] = out_gradient[done + i];
+        }
+        engine_patch_add(gradient + done, block, from, d, scale, patch);
+    }
+    return done;
+}
+#endif
+
 /* gradient += scale × patch ⊗ out_gradient: what one output pixel adds to the weight gradient. */
 static ENGINE_INLINE void engine_patch_outer(float *gradient, uint16_t count, struct engine_source from,
                                              const float *out_gradient, float scale,
                                              const struct engine_patch *patch)
 {
-    for (uint16_t row = 0; row < patch->rows; row++) {
-        uint32_t in = patch->in + row * patch->in_row;
-        float *column_gradient = gradient + (patch->weight + row * patch->weight_row);
-        for (uint16_t column = 0; column < patch->columns; column++) {
-            float *g = column_gradient;
-            for (uint16_t channel = 0; channel < patch->channels; channel++) {
-                const float v = engine_read(from, in++);
-                if (v != 0.0f) {
-                    engine_axpy(g, scale * v, out_gradient, count);
-                }
-                g += patch->weight_out;
-            }
-            column_gradient += patch->weight_column;
-        }
-    }
+#if ENGINE_BLOCK > 0
+    uint16_t done = 0;
+    done = engine_outer_block(gradient, done, ENGINE_BLOCK, count, from, out_gradient, scale, patch);
+    done = engine_outer_block(gradient, done, 8, count, from, out_gradient, scale, patch);
+    done = engine_outer_block(gradient, done, 4, count, from, out_gradient, scale, patch);
+    done = engine_outer_block(gradient, done, 2, count, from, out_gradient, scale, patch);
+    (void)engine_outer_block(gradient, done, 1, count, from, out_gradient, scale, patch);
+#else
+    engine_patch_add(gradient, count, from, out_gradient, scale, patch);
+#endif
 }
 
 /* gradient += scale × the sum of out_gradient over pixels, one pixel after the other. gradient may be NULL. */
