@@ -95,6 +95,107 @@ static ENGINE_INLINE struct fan conv2d_fan(const struct engine_window *s, struct
     };
 }
 
+/* A dead ReLU: nothing flows through it. */
+static ENGINE_INLINE bool conv2d_is_dead(float v, float slope)
+{
+    return v == 0.0f && slope == 0.0f;
+}
+
+#if ENGINE_TILE > 0
+/* Eight output gradients, in registers while the inputs of a pixel pass by: adds to the lanes of each input, and what it
+ * owes to the weight gradient. */
+static ENGINE_INLINE void conv2d_eight(struct engine_lanes *lanes, const float *in, uint16_t channels, float slope,
+                                       const float *weight, float *weight_gradient, const float *out_gradient,
+                                       float scale, uint16_t weight_out)
+{
+    float d[8];
+    ENGINE_UNROLL
+    for (uint8_t i = 0; i < 8; i++) {
+        d[i] = out_gradient[i];
+    }
+    const ptrdiff_t gradient_out = weight_gradient == NULL ? 0 : weight_out;
+    for (const float *const end = in + channels; in != end; in++, lanes++) {
+        const float v = *in;
+        if (!conv2d_is_dead(v, slope)) {
+            engine_dot_eight(lanes, weight, d);
+            if (weight_gradient != NULL && v != 0.0f) {
+                engine_axpy_block(weight_gradient, scale * v, d, 8);
+            }
+        }
+        weight += weight_out;
+        weight_gradient += gradient_out;
+    }
+}
+
+/* The same for the fewer than eight outputs that are left. */
+static ENGINE_INLINE void conv2d_rest(struct engine_lanes *lanes, const float *in, uint16_t channels, float slope,
+                                      const float *weight, float *weight_gradient, const float *d, uint16_t count,
+                                      float scale, uint16_t weight_out)
+{
+    const ptrdiff_t gradient_out = weight_gradient == NULL ? 0 : weight_out;
+    for (const float *const end = in + channels; in != end; in++, lanes++) {
+        const float v = *in;
+        if (weight_gradient != NULL && v != 0.0f) {
+            engine_dot_axpy(lanes, weight, weight_gradient, scale * v, d, count);
+        } else if (!conv2d_is_dead(v, slope)) {
+            engine_dot(lanes, weight, d, count);
+        }
+        weight += weight_out;
+        weight_gradient += gradient_out;
+    }
+}
+
+/* Turns up to ENGINE_TILE inputs of a pixel into their gradients; adds what they owe to the weight gradient. */
+static ENGINE_INLINE void conv2d_tile(float *in_out, uint16_t channels, float slope, const struct fan *fan,
+                                      const float *weight, float *weight_gradient, const float *out_gradient,
+                                      float scale, const struct engine_window *shape)
+{
+    const uint16_t out_channels = shape->out_channels, weight_out = shape->weight_out;
+    struct engine_lanes lanes[ENGINE_TILE];
+    memset(lanes, 0, sizeof lanes);
+    uint32_t row_weight = fan->weight;
+    out_gradient += fan->out;
+    for (uint16_t row = 0; row < fan->rows; row++) {
+        uint32_t at = row_weight;
+        const float *d = out_gradient;
+        for (uint16_t column = 0; column < fan->columns; column++) {
+            const float *w = weight + at;
+            float *g = weight_gradient == NULL ? NULL : weight_gradient + at;
+            uint16_t left = out_channels;
+            for (; left >= 8; left = (uint16_t)(left - 8), d += 8, w += 8, g += g == NULL ? 0 : 8) {
+                conv2d_eight(lanes, in_out, channels, slope, w, g, d, scale, weight_out);
+            }
+            if (left > 0) {
+                conv2d_rest(lanes, in_out, channels, slope, w, g, d, left, scale, weight_out);
+            }
+            at -= fan->weight_column;
+            d += left;
+        }
+        row_weight -= fan->weight_row;
+        out_gradient += fan->out_row;
+    }
+    for (uint16_t channel = 0; channel < channels; channel++) {
+        const float v = in_out[channel];
+        const float g = engine_lanes_sum(&lanes[channel]);
+        in_out[channel] = conv2d_is_dead(v, slope) ? 0.0f : engine_derivative(g, v, slope);
+    }
+}
+
+/* Turns the inputs of a pixel into their gradients; adds what they owe to the weight gradient. Returns the next pixel. */
+static ENGINE_INLINE float *conv2d_pixel(float *in_out, float slope, struct fan *fan, const float *weight,
+                                         float *weight_gradient, const float *out_gradient, float scale,
+                                         const struct engine_window *shape)
+{
+    for (uint16_t left = shape->in_channels; left > 0;) {
+        const uint16_t channels = left < ENGINE_TILE ? left : ENGINE_TILE;
+        conv2d_tile(in_out, channels, slope, fan, weight, weight_gradient, out_gradient, scale, shape);
+        fan->weight += (uint32_t)channels * shape->weight_out;
+        in_out += channels;
+        left = (uint16_t)(left - channels);
+    }
+    return in_out;
+}
+#else
 /* Gradient with respect to one input element of value v; adds what it owes to the weight gradient. */
 static ENGINE_INLINE float conv2d_input(float v, const struct fan *fan, const float *weight, float *weight_gradient,
                                         const float *out_gradient, float scale, uint16_t out_channels)
@@ -122,6 +223,25 @@ static ENGINE_INLINE float conv2d_input(float v, const struct fan *fan, const fl
     return engine_lanes_sum(&lanes);
 }
 
+/* Turns the inputs of a pixel into their gradients; adds what they owe to the weight gradient. Returns the next pixel. */
+static ENGINE_INLINE float *conv2d_pixel(float *in_out, float slope, struct fan *fan, const float *weight,
+                                         float *weight_gradient, const float *out_gradient, float scale,
+                                         const struct engine_window *shape)
+{
+    for (uint16_t channel = 0; channel < shape->in_channels; channel++, in_out++) {
+        const float v = *in_out;
+        if (conv2d_is_dead(v, slope)) {
+            *in_out = 0.0f;
+        } else {
+            const float g = conv2d_input(v, fan, weight, weight_gradient, out_gradient, scale, shape->out_channels);
+            *in_out = engine_derivative(g, v, slope);
+        }
+        fan->weight += shape->weight_out;
+    }
+    return in_out;
+}
+#endif
+
 void engine_conv2d_backward(float *in_out, float slope, const float *weight, float *weight_gradient,
                             float *bias_gradient, const float *out_gradient, float scale,
                             const struct engine_window *shape)
@@ -132,17 +252,7 @@ void engine_conv2d_backward(float *in_out, float slope, const float *weight, flo
         const struct engine_span rows = engine_fed_rows(shape, y);
         for (uint16_t x = 0; x < shape->in_width; x++) {
             struct fan fan = conv2d_fan(shape, rows, y, x);
-            for (uint16_t channel = 0; channel < shape->in_channels; channel++, in_out++) {
-                const float v = *in_out;
-                if (v == 0.0f && slope == 0.0f) { /* a dead ReLU: nothing flows through it */
-                    *in_out = 0.0f;
-                } else {
-                    const float g = conv2d_input(v, &fan, weight, weight_gradient, out_gradient, scale,
-                                                 shape->out_channels);
-                    *in_out = engine_derivative(g, v, slope);
-                }
-                fan.weight += shape->weight_out;
-            }
+            in_out = conv2d_pixel(in_out, slope, &fan, weight, weight_gradient, out_gradient, scale, shape);
         }
     }
 }

@@ -46,6 +46,17 @@
 #endif
 #endif
 
+/* Input channels that a convolution's way back takes side by side, so that eight output gradients stay in registers
+ * meanwhile; 0: one after the other, which soft float cannot notice and x86 prefers, whose vector instructions take an
+ * operand from memory as from a register (117 against 164 µs a sample of MNIST expanded). */
+#ifndef ENGINE_TILE
+#if ENGINE_BLOCK == 0 || defined(__riscv_float_abi_soft) || defined(__x86_64__) || defined(__i386__)
+#define ENGINE_TILE 0
+#else
+#define ENGINE_TILE 8
+#endif
+#endif
+
 /* Byte `i` of a sample; a port whose samples lie in a memory of their own defines ENGINE_SAMPLES_IN_FLASH. */
 #if defined(__AVR__) && defined(ENGINE_SAMPLES_IN_FLASH)
 #include <avr/pgmspace.h>
@@ -281,6 +292,17 @@ static ENGINE_INLINE void engine_dot(struct engine_lanes *lanes, const float *we
             lanes->at[i] += weight[i] * d[i];
         }
     }
+}
+
+/* lanes += weight · d for eight d in registers. */
+static ENGINE_INLINE void engine_dot_eight(struct engine_lanes *lanes, const float *weight, const float *d)
+{
+    struct engine_lanes sum = *lanes;
+    ENGINE_UNROLL
+    for (uint8_t i = 0; i < 8; i++) {
+        sum.at[i & 3] += weight[i] * d[i];
+    }
+    *lanes = sum;
 }
 
 /* lanes += weight · d and gradient += a × d in one pass. gradient may be weight itself: read first, written after. */

@@ -38,10 +38,11 @@ def test_needs_only_memory_functions(compile_program: CompileProgram) -> None:
     assert needed - own <= {"memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_"}
 
 
-@pytest.mark.parametrize("block", [0, 16])
-def test_memory_is_respected(compile_program: CompileProgram, block: int) -> None:
+@pytest.mark.parametrize("block, tile", [(0, 0), (16, 0), (16, 8)])
+def test_memory_is_respected(compile_program: CompileProgram, block: int, tile: int) -> None:
     sanitizers = "-fsanitize=address,undefined,float-cast-overflow"
-    flags = (sanitizers, "-fno-sanitize-recover=all", "-g", f"-DENGINE_BLOCK={block}", INCLUDE, "-shared", "-fPIC")
+    forms = (f"-DENGINE_BLOCK={block}", f"-DENGINE_TILE={tile}")
+    flags = (sanitizers, "-fno-sanitize-recover=all", "-g", *forms, INCLUDE, "-shared", "-fPIC")
     library = compile_program(SOURCES, flags)
     preload = subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
     environment = os.environ | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
