@@ -10,6 +10,7 @@
 #ifndef ENGINE_INNER_H
 #define ENGINE_INNER_H
 
+#include "eight.h"
 #include "engine.h"
 
 #include <stddef.h>
@@ -20,20 +21,6 @@
 #endif
 #if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2)
 #error "float expressions must be evaluated as float: add -msse2 -mfpmath=sse"
-#endif
-
-/* One loop nest serves several kernels; constants passed to it must reach the inner loop. */
-#if defined(__GNUC__)
-#define ENGINE_INLINE inline __attribute__((always_inline))
-#else
-#define ENGINE_INLINE inline
-#endif
-
-/* Loops of constant count, so that their arrays live in registers and become vectors. */
-#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 8
-#define ENGINE_UNROLL _Pragma("GCC unroll 16")
-#else
-#define ENGINE_UNROLL
 #endif
 
 /* Outputs or their gradients held in registers at a time, the inputs passing by; 0: left in memory, which soft float
@@ -100,6 +87,27 @@ struct engine_patch {
     uint16_t weight_out; /* weights from one input channel to the next */
 };
 
+/* sum += v × w for a constant count and sums held in registers; in memory as well, for any count, without blocks. */
+static ENGINE_INLINE void engine_sum_block(float *sum, float v, const float *w, const uint16_t count)
+{
+    uint16_t done = 0;
+#if ENGINE_BLOCK > 0
+    ENGINE_UNROLL
+    for (; (uint16_t)(count - done) >= 8; done = (uint16_t)(done + 8)) {
+        float eight[8];
+        engine_load_eight(eight, w + done);
+        ENGINE_UNROLL
+        for (uint8_t i = 0; i < 8; i++) {
+            sum[done + i] += v * eight[i];
+        }
+    }
+#endif
+    ENGINE_UNROLL
+    for (; done < count; done++) {
+        sum[done] += v * w[done];
+    }
+}
+
 /* sum[0…count) += patch × weights. */
 static ENGINE_INLINE void engine_patch_sum(float *sum, uint16_t count, struct engine_source from, const float *weight,
                                            const struct engine_patch *patch)
@@ -114,10 +122,7 @@ static ENGINE_INLINE void engine_patch_sum(float *sum, uint16_t count, struct en
             for (uint16_t channel = 0; channel < channels; channel++) {
                 const float v = engine_read(from, in++);
                 if (v != 0.0f) {
-                    ENGINE_UNROLL
-                    for (uint16_t i = 0; i < count; i++) {
-                        sum[i] += v * w[i];
-                    }
+                    engine_sum_block(sum, v, w, count);
                 }
                 w += weight_out;
             }
@@ -195,9 +200,20 @@ static ENGINE_INLINE void engine_axpy(float *y, float a, const float *x, uint16_
 static ENGINE_INLINE void engine_axpy_block(float *y, float a, const float *x, const uint16_t count)
 {
 #if ENGINE_BLOCK > 0
+    uint16_t done = 0;
     ENGINE_UNROLL
-    for (uint16_t i = 0; i < count; i++) {
-        y[i] += a * x[i];
+    for (; (uint16_t)(count - done) >= 8; done = (uint16_t)(done + 8)) {
+        float eight[8];
+        engine_load_eight(eight, y + done);
+        ENGINE_UNROLL
+        for (uint8_t i = 0; i < 8; i++) {
+            eight[i] += a * x[done + i];
+        }
+        engine_store_eight(y + done, eight);
+    }
+    ENGINE_UNROLL
+    for (; done < count; done++) {
+        y[done] += a * x[done];
     }
 #else
     engine_axpy(y, a, x, count);
@@ -298,9 +314,11 @@ static ENGINE_INLINE void engine_dot(struct engine_lanes *lanes, const float *we
 static ENGINE_INLINE void engine_dot_eight(struct engine_lanes *lanes, const float *weight, const float *d)
 {
     struct engine_lanes sum = *lanes;
+    float w[8];
+    engine_load_eight(w, weight);
     ENGINE_UNROLL
     for (uint8_t i = 0; i < 8; i++) {
-        sum.at[i & 3] += weight[i] * d[i];
+        sum.at[i & 3] += w[i] * d[i];
     }
     *lanes = sum;
 }
