@@ -6,7 +6,7 @@ static ENGINE_INLINE struct engine_patch conv2d_patch(const struct engine_window
 {
     const struct engine_span columns = engine_tap_columns(s, out_x);
     const uint32_t tap = (uint32_t)s->weight_in * s->weight_out;
-    return (struct engine_patch){
+    return engine_joined((struct engine_patch){
         .in = engine_in_offset(s, out_y, out_x, rows.first, columns.first),
         .in_row = (uint32_t)s->in_width * s->in_channels,
         .weight = ((uint32_t)rows.first * s->kernel_width + columns.first) * tap,
@@ -16,7 +16,7 @@ static ENGINE_INLINE struct engine_patch conv2d_patch(const struct engine_window
         .columns = columns.count,
         .channels = s->in_channels,
         .weight_out = s->weight_out,
-    };
+    });
 }
 
 static ENGINE_INLINE void conv2d_forward(float *out, struct engine_source in, const float *weight, const float *bias,
@@ -152,7 +152,9 @@ static ENGINE_INLINE void conv2d_tile(float *in_out, uint16_t channels, float sl
 {
     const uint16_t out_channels = shape->out_channels, weight_out = shape->weight_out;
     struct engine_lanes lanes[ENGINE_TILE];
-    memset(lanes, 0, sizeof lanes);
+    for (uint16_t channel = 0; channel < channels; channel++) {
+        engine_store_four(lanes[channel].at, (const float[4]){ 0.0f, 0.0f, 0.0f, 0.0f });
+    }
     uint32_t row_weight = fan->weight;
     out_gradient += fan->out;
     for (uint16_t row = 0; row < fan->rows; row++) {

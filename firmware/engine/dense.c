@@ -3,13 +3,13 @@
 
 static ENGINE_INLINE struct engine_patch dense_patch(const struct engine_dense *shape)
 {
-    return (struct engine_patch){
+    return engine_joined((struct engine_patch){
         .weight_column = (uint32_t)shape->weight_in * shape->weight_out,
         .rows = 1,
         .columns = shape->groups,
         .channels = shape->in,
         .weight_out = shape->weight_out,
-    };
+    });
 }
 
 void engine_dense_forward(float *out, const float *in, const float *weight, const float *bias,

@@ -87,6 +87,19 @@ struct engine_patch {
     uint16_t weight_out; /* weights from one input channel to the next */
 };
 
+/* The same patch; columns whose weights lie one after the other, as their inputs do, made a single long one. */
+static ENGINE_INLINE struct engine_patch engine_joined(struct engine_patch patch)
+{
+#if ENGINE_BLOCK > 0
+    const uint32_t line = (uint32_t)patch.columns * patch.channels;
+    if (patch.weight_column == (uint32_t)patch.channels * patch.weight_out && line <= UINT16_MAX) {
+        patch.columns = 1;
+        patch.channels = (uint16_t)line;
+    }
+#endif
+    return patch;
+}
+
 /* sum += v × w for a constant count and sums held in registers; in memory as well, for any count, without blocks. */
 static ENGINE_INLINE void engine_sum_block(float *sum, float v, const float *w, const uint16_t count)
 {
@@ -313,14 +326,14 @@ static ENGINE_INLINE void engine_dot(struct engine_lanes *lanes, const float *we
 /* lanes += weight · d for eight d in registers. */
 static ENGINE_INLINE void engine_dot_eight(struct engine_lanes *lanes, const float *weight, const float *d)
 {
-    struct engine_lanes sum = *lanes;
-    float w[8];
+    float sum[4], w[8];
+    engine_load_four(sum, lanes->at);
     engine_load_eight(w, weight);
     ENGINE_UNROLL
     for (uint8_t i = 0; i < 8; i++) {
-        sum.at[i & 3] += w[i] * d[i];
+        sum[i & 3] += w[i] * d[i];
     }
-    *lanes = sum;
+    engine_store_four(lanes->at, sum);
 }
 
 /* lanes += weight · d and gradient += a × d in one pass. gradient may be weight itself: read first, written after. */
