@@ -1,7 +1,8 @@
 /* Eight floats, or four, between memory and registers. Private to firmware/engine.
  *
- * An Armv7E-M core moves them with one instruction, where compilers take one for each. It wants them in consecutive registers,
- * hence the fixed ones, which are a register variable's only sure use: as operands of the very next statement.
+ * An Armv7E-M core moves them with one instruction, where compilers take one for each. It wants them in consecutive
+ * registers, hence the fixed ones, which are a register variable's only sure use: as operands of the very next
+ * statement.
  */
 #ifndef ENGINE_EIGHT_H
 #define ENGINE_EIGHT_H

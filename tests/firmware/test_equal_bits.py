@@ -13,34 +13,44 @@ from benchmarks import atmega, bare
 from benchmarks.images import ATMEGA2560, CORTEX_M4F, RV32IMC, Run, Target, ToolError, build, build_library
 from benchmarks.workloads import Workload, ordinary_workload
 
-STEPS = [step % 8 for step in range(200)]
+STEPS = {"64-16-10": [step % 8 for step in range(200)], "mnist_base": [step % 8 for step in range(16)]}
 
 
-def on_the_host(workload: Workload, folder: Path) -> bytes:
-    """Return the weights after STEPS on this machine."""
+def on_the_host(workload: Workload, steps: list[int], folder: Path) -> bytes:
+    """Return the weights after `steps` on this machine."""
     library = ctypes.CDLL(str(build_library(workload, folder)))
     weights = (ctypes.c_char * len(workload.packed)).in_dll(library, "model_weights")
     ctypes.memmove(weights, workload.packed, len(workload.packed))
-    for step in STEPS:
+    for step in steps:
         library.step_run(step)
     return bytes(weights)
 
 
-def on_the_chip(workload: Workload, target: Target, folder: Path) -> Run:
-    """Return what came of STEPS in the emulator; a tool that is missing fails by its name."""
+def on_the_chip(workload: Workload, steps: list[int], target: Target, folder: Path) -> Run:
+    """Return what came of `steps` in the emulator; a tool that is missing fails by its name."""
     try:
         image = build(workload, target, folder)
         if target is ATMEGA2560:
-            return atmega.run(image, workload, STEPS, folder)
-        return bare.run(image, workload, STEPS, folder, count=False)
+            return atmega.run(image, workload, steps, folder)
+        return bare.run(image, workload, steps, folder, count=False)
     except ToolError as error:
         pytest.fail(str(error), pytrace=False)
 
 
-@pytest.mark.parametrize("target", [CORTEX_M4F, ATMEGA2560, RV32IMC], ids=lambda target: target.name)
-def test_chips_and_native_twin_train_to_the_same_bits(target: Target, tmp_path: Path) -> None:
-    workload = ordinary_workload("64-16-10", boards.load(target.board), count=8)
-    twin, chip = on_the_host(workload, tmp_path / "host"), on_the_chip(workload, target, tmp_path / "chip")
+@pytest.mark.parametrize(
+    "target, network",
+    [
+        (CORTEX_M4F, "64-16-10"),
+        (ATMEGA2560, "64-16-10"),
+        (RV32IMC, "64-16-10"),
+        (CORTEX_M4F, "mnist_base"),  # convolutions go back by pixel there, by element on the host
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_chips_and_native_twin_train_to_the_same_bits(target: Target, network: str, tmp_path: Path) -> None:
+    workload, steps = ordinary_workload(network, boards.load(target.board), count=8), STEPS[network]
+    twin = on_the_host(workload, steps, tmp_path / "host")
+    chip = on_the_chip(workload, steps, target, tmp_path / "chip")
     before, expected, actual = (np.frombuffer(weights, "<u4") for weights in (workload.packed, twin, chip.weights))
     assert np.isfinite(expected.view("<f4")).all() and (before != expected).mean() > 0.5
     np.testing.assert_array_equal(actual, expected)
