@@ -128,7 +128,7 @@ class _Writer:
 
     def _in_arena(self, index: int, role: Role, name: str, shape: str) -> Place:
         where = f"model_arena + {self.arena.offsets[index, role] // 4}"
-        return Place(name, f"(engine_index *)(void *)({where})" if role == "argmax" else where, shape)
+        return Place(name, f"(uint8_t *)({where})" if role == "argmax" else where, shape)
 
     def constants(self, weights: Sequence[np.ndarray]) -> Iterator[Constant]:
         """Write out the frozen tensors."""

@@ -56,7 +56,8 @@ def buffers(graph: Graph, accumulates: bool) -> list[Buffer]:
             last = index + 1
         kept.append(Buffer(index, "out", 4 * values, index, last))
         if layer.kind == "max_pool":
-            kept.append(Buffer(index, "argmax", _aligned(2 * values), index, max(index, last)))
+            bits = (math.prod(layer.kernel) - 1).bit_length()
+            kept.append(Buffer(index, "argmax", _aligned((bits * values + 7) // 8), index, max(index, last)))
         if needs_scratch(graph, index, accumulates):
             kernel = next(layer.tensors()).size
             kept.append(Buffer(index, "gradient", 4 * kernel, backward, backward))

@@ -22,14 +22,6 @@ struct engine_sample {
     float offset;
 };
 
-/* A place in a pooling window. Generated code keeps them in an arena of floats, which C's rules on aliasing would let a
- * compiler reorder (link-time optimisation shows it both sides), so this type may alias them. */
-#if defined(__GNUC__)
-typedef uint16_t __attribute__((may_alias)) engine_index;
-#else
-typedef uint16_t engine_index;
-#endif
-
 /* Convolution, depthwise convolution and pooling. Conv1D is height 1. Depthwise: out_channels / in_channels is the depth
  * multiplier, the same at every width, and weight_out is not read. Pooling reads neither weight_in nor weight_out. */
 struct engine_window {
@@ -69,8 +61,9 @@ void engine_depthwise_forward(float *out, const float *in, const float *weight, 
                               const struct engine_window *shape);
 void engine_depthwise_forward_sample(float *out, const struct engine_sample *in, const float *weight,
                                      const float *bias, const struct engine_window *shape);
-/* argmax: [out elements], the window position (ky * kernel_width + kx) of each maximum, for the backward pass. */
-void engine_max_pool_forward(float *out, engine_index *argmax, const float *in, const struct engine_window *shape);
+/* argmax: for the backward pass, the window position (ky * kernel_width + kx) of each of the out elements' maxima, in
+ * ⌈log2(kernel_height * kernel_width)⌉ bits each, the last byte filled up. */
+void engine_max_pool_forward(float *out, uint8_t *argmax, const float *in, const struct engine_window *shape);
 void engine_average_pool_forward(float *out, const float *in, const struct engine_window *shape);
 /* In place: x < 0 becomes slope * x (0: ReLU). With slope 1 there is nothing to call it for. */
 void engine_activate(float *x, uint16_t count, float slope);
@@ -88,7 +81,7 @@ void engine_conv2d_backward(float *in_out, float slope, const float *weight, flo
 void engine_depthwise_backward(float *in_out, float slope, const float *weight, float *weight_gradient,
                                float *bias_gradient, const float *out_gradient, float scale,
                                const struct engine_window *shape);
-void engine_max_pool_backward(float *in_out, float slope, const engine_index *argmax, const float *out_gradient,
+void engine_max_pool_backward(float *in_out, float slope, const uint8_t *argmax, const float *out_gradient,
                               const struct engine_window *shape);
 void engine_average_pool_backward(float *in_out, float slope, const float *out_gradient,
                                   const struct engine_window *shape);

@@ -1,13 +1,19 @@
 /* Pooling, channel by channel. Padding is never a maximum and never counts in an average, as in Keras. */
+#include "bits.h"
 #include "window.h"
 
+static ENGINE_INLINE uint8_t tap_bits(const struct engine_window *s)
+{
+    return engine_packed_bits((uint16_t)((uint16_t)s->kernel_height * s->kernel_width));
+}
+
 /* The first maximum in row-major order, as TensorFlow takes it; a NaN is larger than anything, so it is not lost. */
-static float window_maximum(engine_index *argmax, const float *in, struct engine_span rows, struct engine_span columns,
+static float window_maximum(uint16_t *tap, const float *in, struct engine_span rows, struct engine_span columns,
                             const struct engine_window *s)
 {
     const uint32_t in_row = (uint32_t)s->in_width * s->in_channels;
     float maximum = in[0];
-    *argmax = (uint16_t)(rows.first * s->kernel_width + columns.first);
+    *tap = (uint16_t)(rows.first * s->kernel_width + columns.first);
     for (uint16_t row = 0; row < rows.count; row++, in += in_row) {
         const float *v = in;
         for (uint16_t column = 0; column < columns.count; column++, v += s->in_channels) {
@@ -16,30 +22,35 @@ static float window_maximum(engine_index *argmax, const float *in, struct engine
             }
             if (!(*v <= maximum)) {
                 maximum = *v;
-                *argmax = (uint16_t)((rows.first + row) * s->kernel_width + columns.first + column);
+                *tap = (uint16_t)((rows.first + row) * s->kernel_width + columns.first + column);
             }
         }
     }
     return maximum;
 }
 
-void engine_max_pool_forward(float *out, engine_index *argmax, const float *in, const struct engine_window *shape)
+void engine_max_pool_forward(float *out, uint8_t *argmax, const float *in, const struct engine_window *shape)
 {
+    const uint8_t bits = tap_bits(shape);
+    uint32_t o = 0;
     for (uint16_t y = 0; y < shape->out_height; y++) {
         const struct engine_span rows = engine_tap_rows(shape, y);
         for (uint16_t x = 0; x < shape->out_width; x++) {
             const struct engine_span columns = engine_tap_columns(shape, x);
             const float *first = in + engine_in_offset(shape, y, x, rows.first, columns.first);
-            for (uint16_t channel = 0; channel < shape->in_channels; channel++) {
-                *out++ = window_maximum(argmax++, first + channel, rows, columns, shape);
+            for (uint16_t channel = 0; channel < shape->in_channels; channel++, o++) {
+                uint16_t tap;
+                out[o] = window_maximum(&tap, first + channel, rows, columns, shape);
+                engine_packed_write(argmax, bits, o, tap);
             }
         }
     }
 }
 
-void engine_max_pool_backward(float *in_out, float slope, const engine_index *argmax, const float *out_gradient,
+void engine_max_pool_backward(float *in_out, float slope, const uint8_t *argmax, const float *out_gradient,
                               const struct engine_window *shape)
 {
+    const uint8_t bits = tap_bits(shape);
     for (uint16_t y = 0; y < shape->in_height; y++) {
         const struct engine_span rows = engine_fed_rows(shape, y);
         for (uint16_t x = 0; x < shape->in_width; x++) {
@@ -50,7 +61,7 @@ void engine_max_pool_backward(float *in_out, float slope, const engine_index *ar
                     for (uint16_t column = 0; column < columns.count; column++) {
                         const uint16_t out_y = (uint16_t)(rows.first + row), out_x = (uint16_t)(columns.first + column);
                         const uint32_t o = ((uint32_t)out_y * shape->out_width + out_x) * shape->in_channels + channel;
-                        if (argmax[o] == engine_tap(shape, y, x, out_y, out_x)) {
+                        if (engine_packed_read(argmax, bits, o) == engine_tap(shape, y, x, out_y, out_x)) {
                             sum += out_gradient[o];
                         }
                     }

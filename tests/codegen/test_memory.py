@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boards import PROJECT_ROOT
+from codegen.graph import Graph, Kind, Layer
 from codegen.memory import Buffer, buffers, place
 from codegen.model_file import load_graph
 from codegen.tiers import DEFAULT_TIERS, sub_model, tiers_from
@@ -53,3 +54,22 @@ def test_frozen_layers_below_keep_nothing_for_the_way_back() -> None:
     graph, _ = load_graph(PROJECT_ROOT / "examples" / "mnist" / "model.py", ["logits"], 1)
     lives = [(buffer.role, buffer.first, buffer.last) for buffer in buffers(graph, accumulates=False)]
     assert lives == [("out", 0, 1), ("out", 1, 2), ("out", 2, 5), ("out", 3, 5)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel", "expected"),
+    [
+        ("max_pool", (1, 1), 0),
+        ("max_pool", (2, 2), 32),  # 2 bits × 5 × 5 × 5, in whole floats
+        ("max_pool", (3, 3), 64),
+        ("average_pool", (2, 2), None),
+    ],
+)
+def test_pooling_keeps_its_places_in_bits(kind: Kind, kernel: tuple[int, int], expected: int | None) -> None:
+    layers = (
+        Layer("conv", "conv2d", (9, 9, 1), (9, 9, 5), trainable=True),
+        Layer("pool", kind, (9, 9, 5), (5, 5, 5), kernel, (2, 2)),
+        Layer("logits", "dense", (5, 5, 5), (1, 1, 3), trainable=True),
+    )
+    found = {buffer.role: buffer.bytes for buffer in buffers(Graph("g", layers, 3, softmax=False), accumulates=True)}
+    assert found.get("argmax") == expected

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+U8 = npt.NDArray[np.uint8]
 Kind = Literal["dense", "conv2d", "depthwise", "max_pool", "average_pool"]
 
 
@@ -94,6 +95,11 @@ class Layer:
         return (out[0], out[1]), (pad[0], pad[1])
 
     @property
+    def tap_bits(self) -> int:
+        """What a place in the window takes."""
+        return (self.kernel[0] * self.kernel[1] - 1).bit_length()
+
+    @property
     def out_shape(self) -> tuple[int, int, int]:
         return (*self.geometry[0], self.channels)
 
@@ -110,7 +116,7 @@ class Layer:
 class Bytes:
     """A sample: element i is values[i] * scale + offset."""
 
-    values: npt.NDArray[np.uint8]
+    values: U8
     scale: float
     offset: float
 
@@ -160,10 +166,10 @@ class Kernels:
             self.library.engine_average_pool_forward(address(out), address(x), shape)
         return out
 
-    def max_pool(self, layer: Layer, x: F32) -> tuple[F32, npt.NDArray[np.uint16]]:
-        """Return the maxima and the window position of each."""
+    def max_pool(self, layer: Layer, x: F32) -> tuple[F32, U8]:
+        """Return the maxima and, packed, the window position of each."""
         out = np.full(layer.out_shape, np.nan, np.float32)
-        argmax = np.full(layer.out_shape, 0xFFFF, np.uint16)
+        argmax = np.full((layer.tap_bits * out.size + 7) // 8, 0xFF, np.uint8)
         self.library.engine_max_pool_forward(address(out), address(argmax), address(x), ctypes.byref(layer.struct()))
         return out, argmax
 
@@ -192,9 +198,7 @@ class Kernels:
         )  # fmt: skip
         return after
 
-    def pool_backward(
-        self, layer: Layer, x: F32, out_gradient: F32, argmax: npt.NDArray[np.uint16] | None = None
-    ) -> F32:
+    def pool_backward(self, layer: Layer, x: F32, out_gradient: F32, argmax: U8 | None = None) -> F32:
         in_out = x.copy()
         arguments = [] if argmax is None else [address(argmax)]
         getattr(self.library, f"engine_{layer.kind}_backward")(

@@ -53,7 +53,7 @@ def test_max_pool_does_not_lose_a_nan(kernels: Kernels, place: int) -> None:
     x = np.arange(9, dtype=np.float32).reshape(3, 3, 1)
     x.flat[place] = np.nan
     out, argmax = kernels.max_pool(Layer("max_pool", (3, 3, 1), kernel=(3, 3)), x)
-    assert np.isnan(out).all() and argmax.item() == place
+    assert np.isnan(out).all() and argmax.item() == 0xF0 | place  # four of eight bits
 
 
 @pytest.mark.parametrize("kind", ["dense", "conv2d", "depthwise"])

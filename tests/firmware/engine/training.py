@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from tests.firmware.engine.layers import F32, Bytes, Gradients, Kernels, Layer
+from tests.firmware.engine.layers import F32, U8, Bytes, Gradients, Kernels, Layer
 
 SLOPE = 0.1
 CLASSES = 5
@@ -59,7 +58,7 @@ def _pass(
 ) -> float:
     x: F32 | Bytes = sample
     inputs: list[F32 | Bytes] = []
-    argmax: npt.NDArray[np.uint16] | None = None
+    argmax: U8 | None = None
     index = -1
     for layer, following in zip(layers, [*layers[1:], None], strict=True):
         inputs.append(x)
