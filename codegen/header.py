@@ -149,7 +149,7 @@ class _Writer:
                 layer = graph.layers[index]
                 comment = f"{tier.name}: {_times(layer.in_shape)} -> {_times(layer.out_shape)}"
                 rows.append((initialiser(own, layer), comment))
-            yield ShapeTable(f"model_shape_{name}", "dense" if own.kind == "dense" else "window", tuple(rows))
+            yield ShapeTable(f"model_shape_{name}", _struct(own), tuple(rows))
 
     def _dense_sizes(self, own: Layer, layer: Layer) -> str:
         height, width, channels = layer.in_shape
@@ -164,7 +164,6 @@ class _Writer:
     def forward(self) -> Iterator[str]:
         """Run every layer."""
         for index, layer in enumerate(self.graph.layers):
-            shape = self._shape(index)
             arguments = [self._out(index)]
             if layer.kind == "max_pool":
                 arguments.append(self._thing("argmax", index))
@@ -173,11 +172,12 @@ class _Writer:
                 arguments.append(self._thing("kernel", index))
                 arguments.append(self._thing("bias", index) if layer.bias else "NULL")
             suffix = "_sample" if index == 0 else ""
-            yield f"{KERNELS[layer.kind]}_forward{suffix}({', '.join(arguments)}, &{shape});"
+            yield f"{KERNELS[layer.kind]}_forward{suffix}({', '.join(arguments)}, {self._shape(index)});"
             if layer.slope != 1.0:
                 field = "out" if layer.kind == "dense" else "out_channels"
+                channels = f"ENGINE_FLASH_U16(model_shape_{self.names[index]}[width].{field})"
                 pixels = layer.out_shape[0] * layer.out_shape[1]
-                count = f"{shape}.{field}" if pixels == 1 else f"(uint16_t)({pixels}U * {shape}.{field})"
+                count = channels if pixels == 1 else f"(uint16_t)({pixels}U * {channels})"
                 yield f"engine_activate({self._out(index)}, {count}, {float_literal(layer.slope)});"
 
     def backward(self) -> Iterator[str]:
@@ -187,7 +187,7 @@ class _Writer:
             layer = self.graph.layers[index]
             reads = "sample" if index == 0 else self._out(index - 1)
             kernel = f"{KERNELS[layer.kind]}_backward"
-            tail = f"{self._out(index)}, {'scale' if self.plan.accumulates else '-scale'}, &{self._shape(index)}"
+            tail = f"{self._out(index)}, {'scale' if self.plan.accumulates else '-scale'}, {self._shape(index)}"
             if index == first:
                 suffix = "_sample" if index == 0 else "_weights"
                 yield f"{kernel}{suffix}({reads}, {self._gradients(index)}, {tail});"
@@ -195,9 +195,9 @@ class _Writer:
             slope = float_literal(self.graph.layers[index - 1].slope)
             if layer.kind == "max_pool":
                 argmax = self._thing("argmax", index)
-                yield f"{kernel}({reads}, {slope}, {argmax}, {self._out(index)}, &{self._shape(index)});"
+                yield f"{kernel}({reads}, {slope}, {argmax}, {self._out(index)}, {self._shape(index)});"
             elif layer.kind == "average_pool":
-                yield f"{kernel}({reads}, {slope}, {self._out(index)}, &{self._shape(index)});"
+                yield f"{kernel}({reads}, {slope}, {self._out(index)}, {self._shape(index)});"
             else:
                 weight = self._thing("kernel", index)
                 call = f"{kernel}({reads}, {slope}, {weight}, {self._gradients(index)}, {tail});"
@@ -227,10 +227,14 @@ class _Writer:
         return "model_logits" if index == len(self.names) - 1 else self._thing("out", index)
 
     def _shape(self, index: int) -> str:
-        return f"model_shape_{self.names[index]}[width]"
+        return f"MODEL_SHAPE({_struct(self.graph.layers[index])}, {self.names[index]})"
 
     def _thing(self, thing: str, index: int) -> str:
         return f"model_{thing}_{self.names[index]}"
+
+
+def _struct(layer: Layer) -> str:
+    return "dense" if layer.kind == "dense" else "window"
 
 
 def _window_sizes(own: Layer, layer: Layer) -> str:

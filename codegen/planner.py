@@ -230,9 +230,11 @@ def _arrays(board: Board, graphs: Sequence[Graph], accumulates: bool, keeps_orig
     if keeps_origin:
         arrays.append(Array("model_origin", 4 * graph.parameters, "ram"))
     arrays.append(Array("model_arena", place(buffers(graph, accumulates)).bytes, "ram"))
-    for name, layer in zip(c_names(graph), graph.layers, strict=True):
-        size = DENSE_BYTES if layer.kind == "dense" else WINDOW_BYTES
-        arrays.append(Array(f"model_shape_{name}", size * len(graphs), constant))
+    sizes = [DENSE_BYTES if layer.kind == "dense" else WINDOW_BYTES for layer in graph.layers]
+    if constant == "both":
+        arrays.append(Array("model_shape", max(sizes), "ram"))  # those in use
+    for name, layer, size in zip(c_names(graph), graph.layers, sizes, strict=True):
+        arrays.append(Array(f"model_shape_{name}", size * len(graphs), "flash"))
         if not layer.trainable:
             arrays += [Array(f"model_{t.role}_{name}", 4 * t.size, constant) for t in layer.tensors()]
     return arrays
