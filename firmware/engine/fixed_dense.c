@@ -1,0 +1,131 @@
+/* Dense layers in fixed point. */
+#include "fixed_inner.h"
+
+/* Where the sums of a layer begin to count: input and weight under their exponents, and the bits lost on the way. */
+struct dense_sums {
+    uint32_t group; /* weights from one group to the next */
+    int16_t exponent, bias_exponent;
+    uint8_t lost;
+};
+
+static struct dense_sums dense_sums(const struct fixed_values *in, const struct fixed_weights *weights,
+                                    const struct engine_dense *shape)
+{
+    const uint8_t lost = fixed_lost((uint32_t)shape->groups * shape->in);
+    const int16_t exponent = (int16_t)(in->exponent + weights->kernel_exponent + lost);
+    return (struct dense_sums){
+        .group = (uint32_t)shape->weight_in * shape->weight_out,
+        .exponent = exponent,
+        .bias_exponent = (int16_t)(weights->bias_exponent - exponent),
+        .lost = lost,
+    };
+}
+
+static int32_t dense_sum(const int8_t *in, const struct fixed_weights *weights, uint16_t out,
+                         const struct dense_sums *sums, const struct engine_dense *shape)
+{
+    int32_t sum = fixed_start(weights->bias, out, sums->bias_exponent);
+    const int16_t *w = weights->kernel + out;
+    for (uint16_t group = 0; group < shape->groups; group++, in += shape->in, w += sums->group) {
+        sum += fixed_long_dot(in, w, shape->weight_out, shape->in, sums->lost);
+    }
+    return sum;
+}
+
+void fixed_dense_forward(struct fixed_values *out, const struct fixed_values *in, const struct fixed_weights *weights,
+                         uint16_t slope, uint8_t *shift, const struct engine_dense *shape)
+{
+    const struct dense_sums sums = dense_sums(in, weights, shape);
+    struct fixed_scale scale = { *shift, 0 };
+    for (uint16_t o = 0; o < shape->out; o++) {
+        int32_t sum = dense_sum(in->at, weights, o, &sums, shape);
+        sum = sum < 0 ? fixed_sloped(sum, slope) : sum;
+        int32_t value = fixed_nearest(sum, scale.shift);
+        while (!fixed_fits(&scale, value)) {
+            fixed_halve(out->at, 1, o);
+            value = fixed_nearest(sum, scale.shift);
+        }
+        out->at[o] = (int8_t)value;
+    }
+    out->exponent = (int8_t)(sums.exponent + scale.shift);
+    *shift = fixed_next_shift(&scale);
+}
+
+void fixed_dense_logits(int16_t *logits, const struct fixed_values *in, const struct fixed_weights *weights,
+                        const struct engine_dense *shape)
+{
+    const struct dense_sums sums = dense_sums(in, weights, shape);
+    for (uint16_t o = 0; o < shape->out; o++) {
+        logits[o] = fixed_rounded(dense_sum(in->at, weights, o, &sums, shape), (int16_t)(sums.exponent + 8));
+    }
+}
+
+/* The steps of the biases; and, for the rows of weights, how far the output gradient moves a weight for each unit of
+ * input, in 1/256 of a weight's last place. */
+static void dense_steps(int16_t *step, int16_t in_exponent, const struct fixed_weights *weights,
+                        const struct fixed_values *out_gradient, uint16_t count)
+{
+    for (uint16_t o = 0; o < count; o++) {
+        const int16_t down = (int16_t)-out_gradient->at[o];
+        step[o] = fixed_rounded(down, (int16_t)(in_exponent + out_gradient->exponent - weights->kernel_exponent + 8));
+        if (weights->bias != NULL) {
+            fixed_add(fixed_trained(weights->bias) + o, fixed_rounded(down, (int16_t)(out_gradient->exponent - weights->bias_exponent)));
+        }
+    }
+}
+
+void fixed_dense_backward_weights(const struct fixed_values *in, const struct fixed_weights *weights, int16_t *step,
+                                  const struct fixed_values *out_gradient, const struct engine_dense *shape)
+{
+    const int8_t *x = in->at;
+    dense_steps(step, in->exponent, weights, out_gradient, shape->out);
+    for (uint16_t group = 0; group < shape->groups; group++) {
+        int16_t *w = fixed_trained(weights->kernel) + (uint32_t)group * shape->weight_in * shape->weight_out;
+        for (uint16_t channel = 0; channel < shape->in; channel++, x++, w += shape->weight_out) {
+            if (*x != 0) {
+                fixed_update_row(w, *x, step, shape->out);
+            }
+        }
+    }
+}
+
+void fixed_dense_backward(struct fixed_values *in_out, uint16_t slope, const struct fixed_weights *weights,
+                          int16_t *step, const struct fixed_values *out_gradient, uint8_t *shift,
+                          const struct engine_dense *shape)
+{
+    struct fixed_scale scale = { *shift, 0 };
+    int8_t *x = in_out->at;
+    const uint8_t lost = fixed_lost(shape->out);
+    if (!weights->frozen) {
+        dense_steps(step, in_out->exponent, weights, out_gradient, shape->out);
+    }
+    for (uint16_t group = 0; group < shape->groups; group++) {
+        int16_t *w = fixed_trained(weights->kernel) + (uint32_t)group * shape->weight_in * shape->weight_out;
+        for (uint16_t channel = 0; channel < shape->in; channel++, x++, w += shape->weight_out) {
+            if (*x == 0 && slope == 0) { /* a dead ReLU: nothing flows through it */
+                continue;
+            }
+            int32_t sum = fixed_long_dot(out_gradient->at, w, 1, shape->out, lost);
+            sum = *x > 0 ? sum : fixed_sloped(sum, slope);
+            if (*x != 0 && !weights->frozen) {
+                fixed_update_row(w, *x, step, shape->out);
+            }
+            int32_t value = fixed_stochastic(sum, scale.shift);
+            while (!fixed_fits(&scale, value)) {
+                fixed_halve(in_out->at, 1, (uint32_t)(x - in_out->at));
+                value = fixed_stochastic(sum, scale.shift);
+            }
+            *x = (int8_t)value;
+        }
+    }
+    in_out->exponent = (int8_t)(out_gradient->exponent + weights->kernel_exponent + lost + scale.shift);
+    *shift = fixed_next_shift(&scale);
+}
+
+void fixed_values_of(struct fixed_values *out, const struct fixed_input *in, uint16_t count)
+{
+    out->exponent = in->exponent;
+    for (uint16_t i = 0; i < count; i++) {
+        out->at[i] = fixed_input_at(in, i);
+    }
+}

@@ -1,0 +1,157 @@
+/* What the fixed-point kernels share. Private to firmware/engine. */
+#ifndef ENGINE_FIXED_INNER_H
+#define ENGINE_FIXED_INNER_H
+
+#include "fixed.h"
+#include "inner.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#if (-1 >> 1) != -1
+#error "the engine needs right shifts that keep the sign"
+#endif
+
+#define FIXED_MAX 127 /* of an activation; -128 is left out, so that a sign can be turned */
+#define FIXED_LOW 64  /* a tensor whose largest magnitude is below could have been twice as fine */
+
+extern uint16_t fixed_state; /* of the generator; never 0 */
+
+/* Sixteen bits: the xorshift generator of period 2^16 - 1 with shifts 7, 9, 8 (after Marsaglia 2003). An 8-bit core does
+ * it in a dozen instructions. */
+static ENGINE_INLINE uint16_t fixed_random(void)
+{
+    uint16_t x = fixed_state;
+    x = (uint16_t)(x ^ (uint16_t)(x << 7));
+    x = (uint16_t)(x ^ x >> 9);
+    x = (uint16_t)(x ^ (uint16_t)(x << 8));
+    fixed_state = x;
+    return x;
+}
+
+/* x >> n for n < 32; an 8-bit core moves whole bytes first. */
+static ENGINE_INLINE int32_t fixed_right(int32_t x, uint8_t n)
+{
+#ifdef __AVR__
+    if (n >= 16) {
+        x >>= 16;
+        n = (uint8_t)(n - 16);
+    }
+    if (n >= 8) {
+        x >>= 8;
+        n = (uint8_t)(n - 8);
+    }
+#endif
+    return x >> n;
+}
+
+/* x / 2^n, to nearest. */
+static ENGINE_INLINE int32_t fixed_nearest(int32_t x, uint8_t n)
+{
+    return n == 0 ? x : (fixed_right(x, (uint8_t)(n - 1)) + 1) >> 1;
+}
+
+/* x / 2^n, up or down with the probability that leaves the mean where it is. */
+static ENGINE_INLINE int32_t fixed_stochastic(int32_t x, uint8_t n)
+{
+    const uint16_t random = fixed_random();
+    if (n > 16) { /* sixteen random bits are enough: below them lies 2^-16 of the result's last place */
+        x = fixed_right(x, (uint8_t)(n - 16));
+        n = 16;
+    }
+    return fixed_right(x + (int32_t)(random & (((uint32_t)1 << n) - 1)), n);
+}
+
+/* What an activation makes of a sum, and what its derivative makes of a gradient where the sum was negative. */
+static ENGINE_INLINE int32_t fixed_sloped(int32_t x, uint16_t slope)
+{
+    const int16_t high = (int16_t)(x >> 16);
+    const uint16_t low = (uint16_t)x;
+    return slope == FIXED_LINEAR ? x : (int32_t)high * slope + (int32_t)((uint32_t)low * slope >> 16);
+}
+
+/* Byte `i` of a sample as an 8-bit value. */
+static ENGINE_INLINE int8_t fixed_input_at(const struct fixed_input *in, uint32_t i)
+{
+    const uint8_t byte = ENGINE_SAMPLE_READ(in->bytes, i);
+    const int32_t value = ((int32_t)((uint32_t)byte * in->factor) + in->addend) >> 15;
+    return (int8_t)(value > FIXED_MAX ? FIXED_MAX : value < -FIXED_MAX ? -FIXED_MAX : value);
+}
+
+/* Sum over `count` <= 256 of x[i] * w[i * stride]. */
+int32_t fixed_dot(const int8_t *x, const int16_t *w, uint16_t stride, uint16_t count);
+/* Sum over `count` <= 2^16 of x[i * x_stride] * d[i * d_stride]. */
+int32_t fixed_dot_bytes(const int8_t *x, uint16_t x_stride, const int8_t *d, uint16_t d_stride, uint16_t count);
+/* w[i] += (x * step[i] + r[i]) >> 8, where r is a byte: random, then 157 more at each i modulo 256. Every r[i] alone is
+ * uniform, so that each weight is rounded without bias; together they are spread evenly over the row. */
+void fixed_update_row(int16_t *w, int8_t x, const int16_t *step, uint16_t count);
+
+/* value * 2^exponent as 16 bits, stochastically rounded; held at ±32767 and counted if it is beyond. */
+int16_t fixed_rounded(int32_t value, int16_t exponent);
+/* *w += delta, held within ±32767 and counted. */
+void fixed_add(int16_t *w, int16_t delta);
+
+/* The bits by which a sum over `terms` products must be shifted while it is made, so that 32 bits hold it. A product is
+ * below 2^22, so 256 of them and a bias are. */
+static ENGINE_INLINE uint8_t fixed_lost(uint32_t terms)
+{
+    uint8_t lost = 0;
+    for (; terms > 256; terms = (terms + 1) / 2) {
+        lost++;
+    }
+    return lost;
+}
+
+/* fixed_dot of any count, each 256 terms shifted by `lost`. */
+static ENGINE_INLINE int32_t fixed_long_dot(const int8_t *x, const int16_t *w, uint16_t stride, uint16_t count,
+                                            uint8_t lost)
+{
+    if (lost == 0) {
+        return fixed_dot(x, w, stride, count);
+    }
+    int32_t sum = 0;
+    for (; count > 256; count = (uint16_t)(count - 256), x += 256, w += (uint32_t)256 * stride) {
+        sum += fixed_dot(x, w, stride, 256) >> lost;
+    }
+    return sum + (fixed_dot(x, w, stride, count) >> lost);
+}
+
+/* Where backward writes: frozen weights alone lie in memory that is constant. */
+static ENGINE_INLINE int16_t *fixed_trained(const int16_t *weights)
+{
+    return (int16_t *)weights;
+}
+
+/* A bias where sums begin: value * 2^exponent, at most 2^29. */
+int32_t fixed_start(const int16_t *bias, uint16_t channel, int16_t exponent);
+
+/* The shift of a tensor under way, and the largest magnitude in it. */
+struct fixed_scale {
+    uint8_t shift, peak;
+};
+
+/* Whether the integer fits; otherwise the caller halves what is written, and asks again with a shift one larger. */
+static ENGINE_INLINE bool fixed_fits(struct fixed_scale *scale, int32_t value)
+{
+    const int32_t magnitude = value < 0 ? -value : value;
+    if (magnitude > FIXED_MAX) {
+        scale->shift++;
+        scale->peak >>= 1;
+        return false;
+    }
+    if (magnitude > scale->peak) {
+        scale->peak = (uint8_t)magnitude;
+    }
+    return true;
+}
+
+/* What the next tensor of this kind starts with. */
+static ENGINE_INLINE uint8_t fixed_next_shift(const struct fixed_scale *scale)
+{
+    return scale->shift > 0 && scale->peak < FIXED_LOW ? (uint8_t)(scale->shift - 1) : scale->shift;
+}
+
+/* Halve `count` elements `stride` apart, stochastically. */
+void fixed_halve(int8_t *at, uint16_t stride, uint32_t count);
+
+#endif
