@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Shape = tuple[int, int, int]  # height, width, channels
 Kind = Literal["dense", "conv2d", "depthwise_conv2d", "max_pool", "average_pool"]
@@ -101,3 +105,12 @@ class Graph:
     def first_trainable(self) -> int:
         """Index of the layer at which the backward pass ends."""
         return next(index for index, layer in enumerate(self.layers) if layer.trainable)
+
+
+def frozen_crc(graph: Graph, weights: Sequence[np.ndarray]) -> int:
+    """Return what a graph's `frozen_crc` is with these weights, in the order of its tensors."""
+    crc = 0
+    for tensor, weight in zip(graph.tensors, weights, strict=True):
+        if not tensor.trainable:
+            crc = zlib.crc32(weight.astype("<f4").tobytes(), crc)
+    return crc

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from codegen.graph import Graph, Layer, ModelError, Shape
+from codegen.graph import Graph, Layer, ModelError, Shape, frozen_crc
 
 if TYPE_CHECKING:
     import keras
@@ -62,13 +61,10 @@ def read_model(model: keras.Model, trainable: Sequence[str] | None = None) -> Gr
     weights = model.get_weights()
     if [tensor.shape for tensor in graph.tensors] != [weight.shape for weight in weights]:
         raise ModelError(f"model {graph.name!r}: its weights are not those of its layers; use {SUPPORTED}")
-    crc = 0
     for tensor, weight in zip(graph.tensors, weights, strict=True):
         if not np.isfinite(weight).all():
             raise ModelError(f"layer {tensor.layer!r}: its {tensor.role} holds NaN or infinity; train the model anew")
-        if not tensor.trainable:
-            crc = zlib.crc32(weight.astype("<f4").tobytes(), crc)
-    return replace(graph, frozen_crc=crc)
+    return replace(graph, frozen_crc=frozen_crc(graph, weights))
 
 
 def _input_shape(model: Any) -> tuple[Shape, int]:

@@ -26,6 +26,13 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True)
+class PlanNoted(Event):
+    """What the plan has to say of the whole federation, as the run begins."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class NodeConnected(Event):
     """A node answered HELLO and is what the plan expects."""
 

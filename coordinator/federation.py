@@ -69,11 +69,19 @@ def _width(value: Any) -> float | tuple[int, ...]:
 Width = Annotated[float | tuple[int, ...], PlainValidator(_width)]
 
 
+def _trainable(value: Any) -> Literal["auto"] | tuple[str, ...]:
+    if isinstance(value, list) and all(type(name) is str for name in value):
+        return tuple(value)
+    if value == "auto":
+        return "auto"
+    raise ValueError(f'is {value!r}; expected a list of layer names, or "auto"')
+
+
 class Model(Table):
-    """`[model]`: the global model."""
+    """`[model]`: the global model. `trainable`: the layers to train, or auto: codegen.freezing; None: Keras's."""
 
     path: Annotated[str, Field(min_length=1)]
-    trainable: tuple[str, ...] | None = None
+    trainable: Annotated[Literal["auto"] | tuple[str, ...], PlainValidator(_trainable)] | None = None
 
 
 class Data(Table):

@@ -27,6 +27,7 @@ from .events import (
     NodeLog,
     NodeMissing,
     NodeProgress,
+    PlanNoted,
     RoundAggregated,
     RoundStarted,
     RunEnded,
@@ -173,6 +174,8 @@ def _figures(row: NodeRow) -> tuple[str, str, str]:
 def notice(event: Event) -> str | None:
     """Return the line that an event deserves in any log, or None."""
     match event:
+        case PlanNoted():
+            return event.text
         case NodeMissing():
             return f"{event.node}: no port answers for this {event.board}; the run goes on without it"
         case NodeFailed():

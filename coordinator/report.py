@@ -150,10 +150,12 @@ def node_table(lines: list[Line]) -> list[NodeLine]:
 
 
 def warnings(lines: list[Line]) -> list[str]:
-    """Return what went wrong and was survived, a sentence each."""
+    """Return what there is to know beside the figures, above all what went wrong and was survived; a sentence each."""
     found = []
     for line in lines:
         match line["event"]:
+            case "plan_noted":
+                found.append(f"{line['text'][0].upper()}{line['text'][1:]}.")
             case "node_missing":
                 found.append(f"{line['node']}: no port answered for this {line['board']}.")
             case "node_failed":
@@ -162,7 +164,7 @@ def warnings(lines: list[Line]) -> list[str]:
                 found.append(f"Round {line['round']} was not aggregated: {line['reason']}.")
             case "run_started" if line["after_round"]:
                 found.append(f"The run was interrupted, and went on after round {line['after_round']}.")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _settings(folder: Path, started: Line, ended: list[Line]) -> list[tuple[str, str]]:

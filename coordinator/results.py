@@ -13,12 +13,13 @@ import numpy.typing as npt
 import boards
 from codegen.graph import Graph
 from codegen.header import model_header
-from codegen.model_file import load_graph, load_keras
+from codegen.model_file import load_keras
 from codegen.planner import Plan, best, plan
 from coordinator.aggregation import Weights
 from coordinator.data import Dataset, load_dataset
 from coordinator.events import Evaluated, NodeTraffic, RoundAggregated, RunStarted
 from coordinator.federation import Federation
+from coordinator.global_model import global_model
 from coordinator.journal import Line, event_name, of_kind, weights_sha256, write_durably
 
 
@@ -31,6 +32,7 @@ class Inputs:
     weights: Weights  # before the first round
     dataset: Dataset
     plans: dict[str, Plan]  # by board id
+    notes: tuple[str, ...] = ()  # what there is to say of the plans, a sentence each
 
     @property
     def fingerprint(self) -> str:
@@ -45,12 +47,12 @@ class Inputs:
 
 def load(federation: Federation) -> Inputs:
     """Read the model and the data and plan every board. Raises ModelError, DataError, PlanError."""
-    graph, weights = load_graph(federation.model_path, federation.model.trainable, federation.seed)
+    graph, weights, notes = global_model(federation)
     dataset = load_dataset(federation.data_path, federation.data.range, graph.classes)
     tiers, settings = federation.tier_list(), federation.plan_settings()
     ids = dict.fromkeys(spec.board for spec in federation.nodes())
     plans = {board: best(boards.load(board), graph, tiers, settings) for board in ids}
-    return Inputs(federation, graph, weights, dataset, plans)
+    return Inputs(federation, graph, weights, dataset, plans, notes)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from coordinator.events import (
     Evaluated,
     Event,
     Observer,
+    PlanNoted,
     RoundAggregated,
     RunEnded,
     RunStarted,
@@ -131,7 +132,7 @@ class _Part:
         write_durably(self._journal.folder / SETTINGS, json.dumps(federation.settings(), indent=2).encode())
         names = tuple(spec.name for spec in federation.nodes())
         self.emit(RunStarted(federation.name, self._fingerprint, federation.training.rounds, names, number))
-        for event in introductions(federation, nodes):
+        for event in (*map(PlanNoted, self._inputs.notes), *introductions(federation, nodes)):
             self.emit(event)
 
     async def rounds(self, nodes: Sequence[LinkNode], number: int, weights: Weights) -> Weights:

@@ -9,7 +9,7 @@ from coordinator.cli.plan import plan_rows, seconds
 from coordinator.federation import load
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
-ROWS = plan_rows(load(PROJECT_ROOT / "examples/mnist/federation.toml"))
+ROWS, _ = plan_rows(load(PROJECT_ROOT / "examples/mnist/federation.toml"))
 CHOSEN = [row for row in ROWS if row["chosen"]]
 
 

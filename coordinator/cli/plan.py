@@ -12,8 +12,6 @@ import typer
 from .options import FederationOption, JsonOption, open_federation, print_json, print_table
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from codegen.graph import Graph
     from codegen.planner import Plan
 
@@ -59,7 +57,7 @@ def boards(as_json: JsonOption = False) -> None:
 def plan(federation: FederationOption = None, board: BoardsOption = None, as_json: JsonOption = False) -> None:
     """Show what every tier costs on every board: bytes, time, and whether it fits. The arrow marks the tier chosen."""
     settings = open_federation(federation)
-    rows = plan_rows(settings, board)
+    rows, notes = plan_rows(settings, board)
     if as_json:
         print_json(rows)
         return
@@ -68,22 +66,21 @@ def plan(federation: FederationOption = None, board: BoardsOption = None, as_jso
         [_cells(row) for row in rows],
         left=3,
     )
+    if notes:
+        print("", *notes, sep="\n")
 
 
-def plan_rows(federation: Federation, board_ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return one row for every board × tier: what `coordinator plan --json` prints."""
+def plan_rows(
+    federation: Federation, board_ids: Sequence[str] | None = None
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Return one row for every board × tier, what `coordinator plan --json` prints; and what else there is to say."""
     import boards as package
 
+    from ..global_model import global_model
+
     found = [package.load(board_id) for board_id in board_ids] if board_ids else package.all_boards()
-    graph, _ = global_model(federation)
-    return [row for board in found for row in _board_rows(board, graph, federation)]
-
-
-def global_model(federation: Federation) -> tuple[Graph, list[np.ndarray]]:
-    """Return the global model's layers and initial weights, from the cache if the model file has not changed."""
-    from codegen.model_file import load_graph
-
-    return load_graph(federation.model_path, federation.model.trainable, federation.seed)
+    model = global_model(federation, board_ids)
+    return [row for board in found for row in _board_rows(board, model.graph, federation)], model.notes
 
 
 def _board_rows(board: Any, graph: Graph, federation: Federation) -> list[dict[str, Any]]:
@@ -114,6 +111,7 @@ def _row(made: Plan, round_seconds: float, chosen: bool) -> dict[str, Any]:
         "flash_limit": made.flash_limit,
         "batch": made.batch,
         "concessions": made.concessions,
+        "frozen": [layer.name for layer in made.sub_model.graph.layers if layer.weighted and not layer.trainable],
         "accumulates": made.accumulates,
         "keeps_origin": made.keeps_origin,
         "macs": made.macs,
@@ -157,10 +155,12 @@ def generate(
     import boards as package
     from codegen.build import generate as write
 
+    from ..global_model import global_model
+
     settings = open_federation(federation)
     target = package.load(board)
-    graph, weights = global_model(settings)
-    made = write(target, graph, weights, settings.tier_list(), settings.plan_settings(), out)
+    model = global_model(settings)
+    made = write(target, model.graph, model.weights, settings.tier_list(), settings.plan_settings(), out)
     print_json(
         {
             "board": target.id,

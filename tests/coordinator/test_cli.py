@@ -247,6 +247,39 @@ EXPECTED = {
 }
 
 
+FRUGAL = """
+name = "frugal"
+[model]
+path = "{folder}/model.py"
+trainable = "auto"
+[tiers]
+expanded = 1.0
+[data]
+path = "{folder}/mnist-10k.npz"
+[[nodes]]
+board = "nrf52_dk"
+[[nodes]]
+board = "esp32dev"
+"""
+AUTO = r"auto: conv1, conv2 and conv3 are frozen, because nrf52_dk would be short by [\d,]+ bytes of RAM with conv3 "
+
+
+def test_plan_says_what_auto_freezes_and_for_whom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "federation.toml"
+    path.write_text(FRUGAL.format(folder=PROJECT_ROOT / "examples" / "mnist"), encoding="utf-8")
+    _, out, _ = _run(["plan", "-f", str(path)], capsys)
+    assert re.search(f"^{AUTO}trained$", out, re.MULTILINE)
+    assert "name a trained .keras file as [model] path" in out
+    _, out, _ = _run(["plan", "-f", str(path), "-b", "esp32dev"], capsys)
+    assert "auto: no layer is frozen, because every board holds a tier of the whole model" in out
+    _, out, _ = _run(["plan", "-f", str(path), "--json"], capsys)
+    assert {tuple(row["frozen"]) for row in json.loads(out)} == {("conv1", "conv2", "conv3")}
+    code, _, err = _run(["plan", "-f", str(path), "-b", "uno"], capsys)
+    assert (code, "though every layer but logits is frozen" in err) == (5, True)
+    _run(["generate", "-b", "esp32dev", "-f", str(path), "-o", str(tmp_path)], capsys)
+    assert "static const float model_kernel_conv3" in (tmp_path / "model.h").read_text(encoding="utf-8")
+
+
 def test_generate_tells_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = _run(["generate", "-b", "megaatmega2560", "-o", str(tmp_path)], capsys)
     made = json.loads(out)

@@ -82,6 +82,13 @@ def test_nodes_tiers_and_rates(tmp_path: Path) -> None:
     assert _load(tmp_path, SOURCE.replace("batch", "learning_rate_decay = 0.5\nbatch")).training.rate(3) == 0.025
 
 
+def test_trainable_is_a_list_or_auto(tmp_path: Path) -> None:
+    assert _load(tmp_path, SOURCE).model.trainable is None
+    for written, read in (('"auto"', "auto"), ('["a", "b"]', ("a", "b")), ("[]", ())):
+        text = SOURCE.replace("model.py", f'model.py"\ntrainable = {written}\n#')
+        assert _load(tmp_path, text).model.trainable == read
+
+
 def test_the_digest_is_of_the_meaning(tmp_path: Path) -> None:
     digest = _load(tmp_path, SOURCE).digest
     assert _load(tmp_path, "# a comment\n" + SOURCE.replace('split = "iid"\n', "")).digest == digest
@@ -100,6 +107,13 @@ SLIPS = [
     ("[aggregation]", "[agregation]", 23, 'unknown key "agregation"; did you mean "aggregation"?'),
     ("count =", "coutn =", 28, 'unknown key "coutn" in [[nodes]]; did you mean "count"?'),
     ('path = "model.py"', 'pth = "model.py"', 4, 'expected the key "path" in [model], found none; found "pth"'),
+    (
+        'path = "model.py"',
+        'path = "model.py"\ntrainable = "conv1"',
+        6,
+        "model.trainable is 'conv1'; expected a list of layer names, or \"auto\"",
+    ),
+    ('path = "model.py"', 'path = "model.py"\ntrainable = [1]', 6, "model.trainable is [1]; expected a list of layer"),
     ('path = "model.py"', "", 4, 'expected the key "path" in [model], found none'),
     ("[[nodes]]", "[[nods]]", 1, 'expected the key "nodes", found none; found "nods"'),
     ("batch = 8", 'batch = "8"', 19, 'training.batch is "8"; expected a whole number'),

@@ -13,8 +13,9 @@ import pytest
 
 from coordinator.cli import main
 from coordinator.errors import RunFileError
-from coordinator.events import Event, NodeTraffic
+from coordinator.events import Event, NodeTraffic, PlanNoted
 from coordinator.journal import Journal
+from coordinator.live import notice
 from coordinator.plot import BOTTOM, HEIGHT, LABEL_GAP, LEFT, RIGHT, TOP, WIDTH, line_plot
 from coordinator.report import history, node_table, warnings, write_pictures, write_report
 from tests.coordinator.test_live import RUN
@@ -90,6 +91,13 @@ def test_a_round_run_again_after_a_crash_counts_once(tmp_path: Path) -> None:
     assert [row.round for row in rows] == [0, 1, 2]
     assert rows[-1].accuracy == {"expanded": 0.92, "micro": 0.86}
     assert found[0] == "gone: no port answered for this uno_r4_minima."
+
+
+def test_what_the_plan_noted_is_said_once_however_often_the_run_began(tmp_path: Path) -> None:
+    noted = PlanNoted("auto: conv1 is frozen, because uno would be short by 9 bytes of RAM")
+    with Journal(_run(tmp_path / "run", [RUN[0], noted, RUN[0], noted]), resume=True) as journal:
+        assert warnings(journal.lines) == [f"A{noted.text[1:]}."]
+    assert notice(noted) == noted.text
 
 
 @pytest.mark.parametrize("content", [None, "", "{}\n", "not JSON\n"])

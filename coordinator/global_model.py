@@ -1,0 +1,42 @@
+"""The global model of a federation: its layers and initial weights, and which of them the boards train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from .federation import Federation
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from codegen.graph import Graph
+
+
+class GlobalModel(NamedTuple):
+    """Layers, weights in the order of their tensors, and what there is to say of them, a sentence each."""
+
+    graph: Graph
+    weights: list[np.ndarray]
+    notes: tuple[str, ...]
+
+
+def global_model(federation: Federation, board_ids: Sequence[str] | None = None) -> GlobalModel:
+    """Read the model, from the cache if its file has not changed.
+
+    `trainable = "auto"` freezes for the sake of `board_ids`, or of the federation's boards. Raises ModelError, and
+    PlanError for auto.
+    """
+    import boards
+    from codegen.freezing import auto
+    from codegen.model_file import load_graph
+
+    names = federation.model.trainable
+    graph, weights = load_graph(federation.model_path, None if names == "auto" else names, federation.seed)
+    if names != "auto":
+        return GlobalModel(graph, weights, ())
+    ids = board_ids or dict.fromkeys(spec.board for spec in federation.nodes())
+    tiers, settings = federation.tier_list(), federation.plan_settings()
+    found = auto([boards.load(board) for board in ids], graph, weights, tiers, settings)
+    stays = f"frozen layers stay as {federation.model.path} gives them; name a trained .keras file as [model] path"
+    return GlobalModel(found.graph, weights, (found.sentence, *((stays,) if found.layers else ())))
