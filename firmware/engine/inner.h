@@ -44,10 +44,21 @@
 #endif
 #endif
 
-/* Byte `i` of a sample; a port whose samples lie in a memory of their own defines ENGINE_SAMPLES_IN_FLASH. */
+/* Byte `i` of a sample; a port whose samples lie in a memory of their own defines ENGINE_SAMPLES_IN_FLASH. Where flash is
+ * larger than 64 KB the port sets RAMPZ for the sample: ELPM then takes as long as LPM, a far pointer would not. */
 #if defined(__AVR__) && defined(ENGINE_SAMPLES_IN_FLASH)
 #include <avr/pgmspace.h>
+#ifdef RAMPZ
+static ENGINE_INLINE uint8_t engine_flash_byte(const uint8_t *at)
+{
+    uint8_t byte;
+    __asm__ volatile("elpm %0, Z" : "=r"(byte) : "z"(at));
+    return byte;
+}
+#define ENGINE_SAMPLE_READ(bytes, i) engine_flash_byte((bytes) + (i))
+#else
 #define ENGINE_SAMPLE_READ(bytes, i) pgm_read_byte((bytes) + (i))
+#endif
 #else
 #define ENGINE_SAMPLE_READ(bytes, i) ((bytes)[i])
 #endif

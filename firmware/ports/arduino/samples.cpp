@@ -1,0 +1,72 @@
+/* Samples from flash: the shard that the build generates, shard.h. Without one there are none. */
+#include "arduino_port.h"
+#include "shard_place.h"
+
+#if !defined(SHARD_SAMPLES)
+
+uint32_t port_sample_count(void)
+{
+    return 0;
+}
+
+const uint8_t *port_sample(uint32_t index, uint16_t *label)
+{
+    (void)index;
+    *label = 0;
+    return nullptr;
+}
+
+#else
+
+#if SHARD_FEATURES != MODEL_FEATURES || SHARD_CLASSES != MODEL_CLASSES
+#error "shard.h was made for another model: generate it again for this federation"
+#endif
+
+uint32_t port_sample_count(void)
+{
+    return SHARD_SAMPLES;
+}
+
+#if defined(__AVR__)
+
+extern "C" const uint8_t shard_features[];
+extern "C" const uint16_t shard_labels[];
+
+#if defined(RAMPZ)
+/* RAMPZ holds the upper bits of the sample's address until the next call: nothing but the engine reads so far up. */
+const uint8_t *port_sample(uint32_t index, uint16_t *label)
+{
+    *label = pgm_read_word_far(pgm_get_far_address(shard_labels) + 2 * index);
+    const uint32_t at = pgm_get_far_address(shard_features) +
+                        index / SHARD_BLOCK_SAMPLES * SHARD_BLOCK + index % SHARD_BLOCK_SAMPLES * SHARD_FEATURES;
+    RAMPZ = (uint8_t)(at >> 16);
+    return (const uint8_t *)(uint16_t)at;
+}
+#else
+const uint8_t *port_sample(uint32_t index, uint16_t *label)
+{
+    *label = pgm_read_word(shard_labels + index);
+    return shard_features + index * SHARD_FEATURES;
+}
+#endif
+
+#else
+
+#define SHARD_ROW(label, ...) {__VA_ARGS__},
+static const uint8_t features[SHARD_SAMPLES][SHARD_FEATURES] = {
+#include "shard.h"
+};
+#undef SHARD_ROW
+#define SHARD_ROW(label, ...) label,
+static const uint16_t labels[SHARD_SAMPLES] = {
+#include "shard.h"
+};
+
+const uint8_t *port_sample(uint32_t index, uint16_t *label)
+{
+    *label = labels[index];
+    return features[index];
+}
+
+#endif
+#endif
