@@ -14,9 +14,9 @@ void fixed_seed(uint32_t seed)
 
 static int16_t held(int32_t value)
 {
-    if (value > INT16_MAX || value < -INT16_MAX) {
+    if (value > INT16_MAX || value < INT16_MIN) {
         fixed_saturated++;
-        return value > 0 ? INT16_MAX : -INT16_MAX;
+        return value > 0 ? INT16_MAX : INT16_MIN;
     }
     return (int16_t)value;
 }
@@ -62,6 +62,9 @@ void fixed_halve(int8_t *at, uint16_t stride, uint32_t count)
     }
 }
 
+#ifdef __AVR__ /* fixed_avr.S has these loops */
+void fixed_update_span(int16_t *w, int8_t x, const int16_t *step, uint16_t count, uint8_t random);
+#else
 int32_t fixed_dot(const int8_t *x, const int16_t *w, uint16_t stride, uint16_t count)
 {
     int32_t sum = 0;
@@ -80,11 +83,16 @@ int32_t fixed_dot_bytes(const int8_t *x, uint16_t x_stride, const int8_t *d, uin
     return sum;
 }
 
-void fixed_update_row(int16_t *w, int8_t x, const int16_t *step, uint16_t count)
+static void fixed_update_span(int16_t *w, int8_t x, const int16_t *step, uint16_t count, uint8_t random)
 {
-    uint8_t random = (uint8_t)fixed_random();
     for (; count > 0; count--, w++, step++) {
         random = (uint8_t)(random + 157U);
         *w = held(*w + (((int32_t)x * *step + random) >> 8));
     }
+}
+#endif
+
+void fixed_update_row(int16_t *w, int8_t x, const int16_t *step, uint16_t count)
+{
+    fixed_update_span(w, x, step, count, (uint8_t)fixed_random());
 }

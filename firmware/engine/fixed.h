@@ -8,7 +8,7 @@
  * - Weights are 16-bit integers under a power of two that the host chooses for a tensor and a round.
  * - The step size is part of the gradient from the loss on, so that an update is a shift and no multiplication.
  * - Activations are rounded to nearest; gradients and updates stochastically (fixed_seed), which leaves them unbiased
- *   however small they are. A weight that would leave ±32767 stays there and is counted (fixed_saturated).
+ *   however small they are. A weight that would leave its 16 bits stays at their end and is counted (fixed_saturated).
  * - Every operation is exact on integers: the same bits on every target, in any compiler's order.
  */
 #ifndef ENGINE_FIXED_H
@@ -40,11 +40,10 @@ typedef int32_t fixed_sum;
 /* An activation's slope for negative numbers, in 1/65536: 0 ReLU; FIXED_LINEAR: no activation. */
 #define FIXED_LINEAR UINT16_MAX
 
-/* How a sample's bytes become 8-bit values: (byte * factor + addend) >> 15, at most 127, times 2^exponent. */
+/* A sample still in bytes: byte b is worth table[b] * 2^exponent. The table lies in flash (flash.h). */
 struct fixed_input {
     const uint8_t *bytes;
-    uint16_t factor;
-    int32_t addend;
+    const int8_t *table; /* [256] */
     int8_t exponent;
 };
 
@@ -61,7 +60,7 @@ struct fixed_target {
 
 /* Start the generator that rounds; the same seed gives the same bits. */
 void fixed_seed(uint32_t seed);
-extern uint32_t fixed_saturated; /* weights that were held at ±32767, and logits at ±128, since it was last cleared */
+extern uint32_t fixed_saturated; /* weights and logits that were held at the end of 16 bits since it was last cleared */
 
 /* Forward: `out` is written and its exponent set. `shift` is the tensor's own memory of what its sums needed last time;
  * 0 to begin with. `filter` is room for one output channel's weights: [kernel_height * kernel_width * in_channels]. */

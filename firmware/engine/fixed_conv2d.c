@@ -23,14 +23,13 @@ static struct conv2d_sums conv2d_sums(int8_t in_exponent, const struct fixed_wei
 /* The weights of one output channel, side by side. */
 static void conv2d_filter(int16_t *filter, const int16_t *kernel, uint16_t channel, const struct engine_window *s)
 {
-    const uint16_t taps = (uint16_t)(s->kernel_height * s->kernel_width);
+    const size_t tap_size = (size_t)s->weight_in * s->weight_out;
     const int16_t *w = kernel + channel;
-    for (uint16_t tap = 0; tap < taps; tap++) {
+    for (uint16_t tap = (uint16_t)(s->kernel_height * s->kernel_width); tap > 0; tap--, w += tap_size) {
         const int16_t *at = w;
-        for (uint16_t i = 0; i < s->in_channels; i++, at += s->weight_out) {
+        for (uint16_t i = s->in_channels; i > 0; i--, at += s->weight_out) {
             *filter++ = *at;
         }
-        w += (uint32_t)s->weight_in * s->weight_out;
     }
 }
 
@@ -41,20 +40,24 @@ struct conv2d_out {
     struct fixed_scale scale;
 };
 
-/* One output channel of one output row. `in` is where the input row under kernel row `rows.first` begins. */
-static void conv2d_row(struct conv2d_out *out, int8_t *to, const int8_t *in, struct engine_span rows, int32_t start,
+/* One output channel of one output row. `in` is where the first input row inside the image begins that it sees, and
+ * `filter` the weights of that row. */
+static void conv2d_row(struct conv2d_out *out, int8_t *to, const int8_t *in, uint8_t rows, int32_t start,
                        const int16_t *filter, const struct conv2d_sums *sums, uint16_t slope,
                        const struct engine_window *s)
 {
-    const uint32_t in_row = (uint32_t)s->in_width * s->in_channels;
-    for (uint16_t x = 0; x < s->out_width; x++, to += s->out_channels) {
-        const struct engine_span columns = engine_tap_columns(s, x);
-        const uint16_t first = (uint16_t)(columns.first * s->in_channels);
-        const uint16_t count = (uint16_t)(columns.count * s->in_channels);
-        const int8_t *from = in + ((int32_t)x * s->stride_width - s->pad_left + columns.first) * s->in_channels;
-        const int16_t *w = filter + rows.first * sums->row + first;
+    const uint16_t channels = s->in_channels;
+    const size_t in_row = (size_t)s->in_width * channels;
+    const int_fast16_t end = (int_fast16_t)s->in_width;
+    int_fast16_t left = -s->pad_left; /* the input column under the kernel's first */
+    for (uint16_t x = s->out_width; x > 0; x--, to += s->out_channels, left += s->stride_width) {
+        const uint16_t first = left < 0 ? (uint16_t)-left : 0;
+        const uint16_t last = left + s->kernel_width > end ? (uint16_t)(end - left) : s->kernel_width;
+        const uint16_t count = (uint16_t)((last - first) * channels);
+        const int8_t *from = in + (uint16_t)(left + (int_fast16_t)first) * (size_t)channels;
+        const int16_t *w = filter + (uint16_t)(first * channels);
         int32_t sum = start;
-        for (uint16_t row = 0; row < rows.count; row++, from += in_row, w += sums->row) {
+        for (uint8_t row = rows; row > 0; row--, from += in_row, w += sums->row) {
             sum += fixed_long_dot(from, w, 1, count, sums->lost);
         }
         sum = sum < 0 ? fixed_sloped(sum, slope) : sum;
@@ -81,10 +84,11 @@ void fixed_conv2d_forward(struct fixed_values *out, const struct fixed_values *i
         const int32_t start = fixed_start(weights->bias, channel, sums.bias_exponent);
         int8_t *to = out->at + channel;
         conv2d_filter(filter, weights->kernel, channel, s);
-        for (uint16_t y = 0; y < s->out_height; y++, to += (uint32_t)s->out_width * s->out_channels) {
+        for (uint16_t y = 0; y < s->out_height; y++, to += (size_t)s->out_width * s->out_channels) {
             const struct engine_span rows = engine_tap_rows(s, y);
-            const int32_t in_y = (int32_t)y * s->stride_height - s->pad_top + rows.first;
-            conv2d_row(&state, to, in->at + in_y * s->in_width * s->in_channels, rows, start, filter, &sums, slope, s);
+            const uint16_t in_y = (uint16_t)(y * s->stride_height + rows.first - s->pad_top);
+            conv2d_row(&state, to, in->at + (size_t)in_y * s->in_width * s->in_channels, (uint8_t)rows.count, start,
+                       filter + rows.first * sums.row, &sums, slope, s);
         }
     }
     out->exponent = (int8_t)(sums.exponent + state.scale.shift);
@@ -95,12 +99,12 @@ void fixed_conv2d_forward(struct fixed_values *out, const struct fixed_values *i
 static bool conv2d_line(int8_t *line, const struct fixed_input *in, struct engine_span rows, uint16_t y,
                         const struct engine_window *s)
 {
-    const uint32_t in_row = (uint32_t)s->in_width * s->in_channels;
-    uint32_t at = ((uint32_t)y * s->stride_height + rows.first - s->pad_top) * in_row;
+    const size_t in_row = (size_t)s->in_width * s->in_channels;
+    const uint8_t *bytes = in->bytes + (uint16_t)(y * s->stride_height + rows.first - s->pad_top) * in_row;
     int8_t any = 0;
-    for (const uint32_t end = at + rows.count * in_row; at < end; at++) {
-        *line = fixed_input_at(in, at);
-        any |= *line++;
+    for (size_t left = rows.count * in_row; left > 0; left--, bytes++, line++) {
+        *line = fixed_input_value(in, bytes);
+        any |= *line;
     }
     return any != 0;
 }
@@ -112,13 +116,14 @@ void fixed_conv2d_forward_sample(struct fixed_values *out, const struct fixed_in
     const struct conv2d_sums sums = conv2d_sums(in->exponent, weights, s);
     struct conv2d_out state = { out->at, conv2d_outputs(s), { *shift, 0 } };
     int8_t *to = out->at;
-    for (uint16_t y = 0; y < s->out_height; y++, to += (uint32_t)s->out_width * s->out_channels) {
+    for (uint16_t y = 0; y < s->out_height; y++, to += (size_t)s->out_width * s->out_channels) {
         const struct engine_span rows = engine_tap_rows(s, y);
-        (void)conv2d_line(line, in, rows, y, s);
+        const bool any = conv2d_line(line, in, rows, y, s);
+        const uint8_t seen = (uint8_t)(any ? rows.count : 0);
         for (uint16_t channel = 0; channel < s->out_channels; channel++) {
             const int32_t start = fixed_start(weights->bias, channel, sums.bias_exponent);
             conv2d_filter(filter, weights->kernel, channel, s);
-            conv2d_row(&state, to + channel, line, rows, start, filter, &sums, slope, s);
+            conv2d_row(&state, to + channel, line, seen, start, filter + rows.first * sums.row, &sums, slope, s);
         }
     }
     out->exponent = (int8_t)(sums.exponent + state.scale.shift);
@@ -142,38 +147,39 @@ static void conv2d_bias(const struct fixed_weights *weights, const struct fixed_
 /* Outputs from `first`, `count` long, whose tap `tap` falls inside the input; along one axis. */
 static struct engine_span conv2d_seen(uint8_t tap, uint8_t stride, uint8_t pad, uint16_t in_size, uint16_t out_size)
 {
-    const uint16_t first = tap >= pad ? 0 : (uint16_t)((pad - tap + stride - 1) / stride);
-    const int32_t last = ((int32_t)in_size - 1 + pad - tap) / stride; /* the tap of output `last` is inside */
-    const int32_t end = (int32_t)in_size - 1 + pad - tap < 0 ? 0 : (last + 1 < out_size ? last + 1 : out_size);
-    return (struct engine_span){ first, (uint16_t)(end > first ? end - first : 0) };
-}
-
-/* Sum over the output pixels of input channel `in` under a tap times output gradient `out`. */
-static int32_t conv2d_correlation(const int8_t *in, const int8_t *out, uint8_t tap_y, uint8_t tap_x,
-                                  const struct engine_window *s)
-{
-    const struct engine_span rows = conv2d_seen(tap_y, s->stride_height, s->pad_top, s->in_height, s->out_height);
-    const struct engine_span columns = conv2d_seen(tap_x, s->stride_width, s->pad_left, s->in_width, s->out_width);
-    const uint32_t in_row = (uint32_t)s->stride_height * s->in_width * s->in_channels;
-    const uint32_t out_row = (uint32_t)s->out_width * s->out_channels;
-    int32_t sum = 0;
-    in += engine_in_offset(s, rows.first, columns.first, tap_y, tap_x);
-    out += ((uint32_t)rows.first * s->out_width + columns.first) * s->out_channels;
-    for (uint16_t row = 0; row < rows.count; row++, in += in_row, out += out_row) {
-        sum += fixed_dot_bytes(in, (uint16_t)(s->stride_width * s->in_channels), out, s->out_channels, columns.count);
+    uint16_t first = 0, count = 0;
+    int_fast16_t in = (int_fast16_t)tap - pad; /* where the tap of output 0 falls */
+    for (; in < 0; in += stride) {
+        first++;
     }
-    return sum;
+    for (; in < (int_fast16_t)in_size && first + count < out_size; in += stride) {
+        count++;
+    }
+    return (struct engine_span){ first, count };
 }
 
-/* What the weights between input channel `in` and all outputs owe, tap by tap. */
+/* What the weights between input channel `channel` and all outputs owe, tap by tap: the sums over the output pixels of
+ * the input under the tap times the output gradient. */
 static void conv2d_deltas(int16_t *delta, const struct fixed_values *in, uint16_t channel, int8_t kernel_exponent,
                           const struct fixed_values *out_gradient, const struct engine_window *s)
 {
     const int16_t exponent = (int16_t)(in->exponent + out_gradient->exponent - kernel_exponent);
+    const uint16_t in_step = (uint16_t)(s->stride_width * s->in_channels);
+    const size_t in_row = (size_t)s->stride_height * s->in_width * s->in_channels;
+    const size_t out_row = (size_t)s->out_width * s->out_channels;
     for (uint8_t tap_y = 0; tap_y < s->kernel_height; tap_y++) {
+        const struct engine_span rows = conv2d_seen(tap_y, s->stride_height, s->pad_top, s->in_height, s->out_height);
         for (uint8_t tap_x = 0; tap_x < s->kernel_width; tap_x++) {
-            for (uint16_t o = 0; o < s->out_channels; o++) {
-                const int32_t sum = conv2d_correlation(in->at + channel, out_gradient->at + o, tap_y, tap_x, s);
+            const struct engine_span columns =
+                conv2d_seen(tap_x, s->stride_width, s->pad_left, s->in_width, s->out_width);
+            const int8_t *x = in->at + engine_in_offset(s, rows.first, columns.first, tap_y, tap_x) + channel;
+            const int8_t *d = out_gradient->at + rows.first * out_row + (size_t)columns.first * s->out_channels;
+            for (uint16_t o = 0; o < s->out_channels; o++, d++) {
+                const int8_t *x_row = x, *d_row = d;
+                int32_t sum = 0;
+                for (uint16_t row = rows.count; row > 0; row--, x_row += in_row, d_row += out_row) {
+                    sum += fixed_dot_bytes(x_row, in_step, d_row, s->out_channels, columns.count);
+                }
                 *delta++ = fixed_rounded(-sum, exponent);
             }
         }
@@ -211,7 +217,7 @@ static void conv2d_line_sums(fixed_sum *sum, const int8_t *line, struct engine_s
         for (uint8_t tap = 0; tap < s->kernel_width; tap++) {
             const struct engine_span columns =
                 conv2d_seen(tap, s->stride_width, s->pad_left, s->in_width, s->out_width);
-            const int8_t *in = line + (columns.first * s->stride_width + tap - s->pad_left) * s->in_channels;
+            const int8_t *in = line + (uint16_t)(columns.first * s->stride_width + tap - s->pad_left) * s->in_channels;
             const int8_t *d = out + columns.first * s->out_channels;
             for (uint16_t i = 0; i < s->in_channels; i++) {
                 for (uint16_t o = 0; o < s->out_channels; o++) {
@@ -246,28 +252,63 @@ void fixed_conv2d_backward_sample(const struct fixed_input *in, const struct fix
     }
 }
 
-/* Sum of weight × output gradient over what input (y, x) fed; `w` is the input channel's weights under tap 0. */
-static int32_t conv2d_fed_sum(const int16_t *w, const int8_t *out, struct engine_span rows, uint16_t y, uint16_t x,
+/* How an input lies to the outputs it fed, along one axis: the last of them that there would be without end, and the
+ * kernel tap between the two; the output before it was fed through the tap one stride further. */
+struct conv2d_reach {
+    uint16_t out;
+    uint8_t tap;
+};
+
+static ENGINE_INLINE struct conv2d_reach conv2d_first_reach(uint8_t pad, uint8_t stride)
+{
+    return (struct conv2d_reach){ (uint16_t)(pad / stride), (uint8_t)(pad % stride) };
+}
+
+static ENGINE_INLINE void conv2d_next_reach(struct conv2d_reach *reach, uint8_t stride)
+{
+    if (++reach->tap == stride) {
+        reach->tap = 0;
+        reach->out++;
+    }
+}
+
+/* Brings the first output inside the image; false if the kernel does not reach it. */
+static ENGINE_INLINE bool conv2d_clip(struct conv2d_reach *reach, uint8_t stride, uint8_t kernel, uint16_t outs)
+{
+    uint16_t tap = reach->tap;
+    for (; reach->out >= outs; reach->out--) {
+        tap = (uint16_t)(tap + stride);
+    }
+    reach->tap = (uint8_t)tap;
+    return tap < kernel;
+}
+
+/* Sum of weight × output gradient over what an input fed; `w` is the input channel's weights under tap 0. */
+static int32_t conv2d_fed_sum(const int16_t *w, const int8_t *out, struct conv2d_reach y, struct conv2d_reach x,
                               uint8_t lost, const struct engine_window *s)
 {
-    const struct engine_span columns = engine_fed_columns(s, x);
-    const uint32_t tap = (uint32_t)s->weight_in * s->weight_out;
+    const size_t tap_size = (size_t)s->weight_in * s->weight_out;
     int32_t sum = 0;
-    if (columns.count == 0 || rows.count == 0) {
+    if (!conv2d_clip(&y, s->stride_height, s->kernel_height, s->out_height) ||
+        !conv2d_clip(&x, s->stride_width, s->kernel_width, s->out_width)) {
         return 0;
     }
-    w += engine_tap(s, y, x, rows.first, columns.first) * tap;
-    out += ((uint32_t)rows.first * s->out_width + columns.first) * s->out_channels;
-    for (uint16_t row = 0; row < rows.count; row++, out += (uint32_t)s->out_width * s->out_channels) {
-        const int8_t *d = out;
-        const int16_t *at = w; /* the next output to the right is reached one stride of taps before */
-        for (uint16_t column = 0; column < columns.count; column++, d += s->out_channels) {
+    for (;; y.out--) {
+        const int8_t *d = out + ((size_t)y.out * s->out_width + x.out) * s->out_channels;
+        const int16_t *at = w + (size_t)(y.tap * s->kernel_width + x.tap) * tap_size;
+        uint16_t tap = x.tap, left = x.out;
+        for (;; left--, d -= s->out_channels, at += s->stride_width * tap_size) {
             sum += fixed_long_dot(d, at, 1, s->out_channels, lost);
-            at -= s->stride_width * tap;
+            tap = (uint16_t)(tap + s->stride_width);
+            if (tap >= s->kernel_width || left == 0) {
+                break;
+            }
         }
-        w -= (uint32_t)s->stride_height * s->kernel_width * tap;
+        if (y.out == 0 || y.tap + s->stride_height >= s->kernel_height) {
+            return sum;
+        }
+        y.tap = (uint8_t)(y.tap + s->stride_height);
     }
-    return sum;
 }
 
 /* What is a gradient already: the channels before `channel`, and of this one the pixels before `pixel`. */
@@ -285,20 +326,22 @@ static void conv2d_channel(int8_t *in_out, uint16_t channel, uint16_t slope, con
 {
     int8_t *at = in_out + channel;
     uint32_t pixel = 0;
-    for (uint16_t y = 0; y < s->in_height; y++) {
-        const struct engine_span rows = engine_fed_rows(s, y);
-        for (uint16_t x = 0; x < s->in_width; x++, pixel++, at += s->in_channels) {
-            if (*at == 0 && slope == 0) { /* a dead ReLU: nothing flows through it */
-                continue;
+    struct conv2d_reach y = conv2d_first_reach(s->pad_top, s->stride_height);
+    for (uint16_t rows = s->in_height; rows > 0; rows--, conv2d_next_reach(&y, s->stride_height)) {
+        struct conv2d_reach x = conv2d_first_reach(s->pad_left, s->stride_width);
+        for (uint16_t columns = s->in_width; columns > 0; columns--, conv2d_next_reach(&x, s->stride_width)) {
+            if (*at != 0 || slope != 0) { /* else a dead ReLU: nothing flows through it */
+                int32_t sum = conv2d_fed_sum(w, out, y, x, lost, s);
+                sum = *at > 0 ? sum : fixed_sloped(sum, slope);
+                int32_t value = fixed_stochastic(sum, scale->shift);
+                while (!fixed_fits(scale, value)) {
+                    conv2d_halve(in_out, channel, pixel, s);
+                    value = fixed_stochastic(sum, scale->shift);
+                }
+                *at = (int8_t)value;
             }
-            int32_t sum = conv2d_fed_sum(w, out, rows, y, x, lost, s);
-            sum = *at > 0 ? sum : fixed_sloped(sum, slope);
-            int32_t value = fixed_stochastic(sum, scale->shift);
-            while (!fixed_fits(scale, value)) {
-                conv2d_halve(in_out, channel, pixel, s);
-                value = fixed_stochastic(sum, scale->shift);
-            }
-            *at = (int8_t)value;
+            at += s->in_channels;
+            pixel++;
         }
     }
 }

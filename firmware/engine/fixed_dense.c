@@ -126,6 +126,6 @@ void fixed_values_of(struct fixed_values *out, const struct fixed_input *in, uin
 {
     out->exponent = in->exponent;
     for (uint16_t i = 0; i < count; i++) {
-        out->at[i] = fixed_input_at(in, i);
+        out->at[i] = fixed_input_value(in, in->bytes + i);
     }
 }

@@ -3,6 +3,7 @@
 #define ENGINE_FIXED_INNER_H
 
 #include "fixed.h"
+#include "flash.h"
 #include "inner.h"
 
 #include <stddef.h>
@@ -70,12 +71,10 @@ static ENGINE_INLINE int32_t fixed_sloped(int32_t x, uint16_t slope)
     return slope == FIXED_LINEAR ? x : (int32_t)high * slope + (int32_t)((uint32_t)low * slope >> 16);
 }
 
-/* Byte `i` of a sample as an 8-bit value. */
-static ENGINE_INLINE int8_t fixed_input_at(const struct fixed_input *in, uint32_t i)
+/* A byte of a sample as an 8-bit value. */
+static ENGINE_INLINE int8_t fixed_input_value(const struct fixed_input *in, const uint8_t *byte)
 {
-    const uint8_t byte = ENGINE_SAMPLE_READ(in->bytes, i);
-    const int32_t value = ((int32_t)((uint32_t)byte * in->factor) + in->addend) >> 15;
-    return (int8_t)(value > FIXED_MAX ? FIXED_MAX : value < -FIXED_MAX ? -FIXED_MAX : value);
+    return (int8_t)ENGINE_FLASH_U8(in->table[ENGINE_SAMPLE_READ(byte, 0)]);
 }
 
 /* Sum over `count` <= 256 of x[i] * w[i * stride]. */
@@ -86,9 +85,9 @@ int32_t fixed_dot_bytes(const int8_t *x, uint16_t x_stride, const int8_t *d, uin
  * uniform, so that each weight is rounded without bias; together they are spread evenly over the row. */
 void fixed_update_row(int16_t *w, int8_t x, const int16_t *step, uint16_t count);
 
-/* value * 2^exponent as 16 bits, stochastically rounded; held at ±32767 and counted if it is beyond. */
+/* value * 2^exponent as 16 bits, stochastically rounded; held within them and counted. */
 int16_t fixed_rounded(int32_t value, int16_t exponent);
-/* *w += delta, held within ±32767 and counted. */
+/* *w += delta, held within 16 bits and counted. */
 void fixed_add(int16_t *w, int16_t delta);
 
 /* The bits by which a sum over `terms` products must be shifted while it is made, so that 32 bits hold it. A product is

@@ -7,10 +7,12 @@
 #if defined(__AVR__)
 #include <avr/pgmspace.h>
 #define ENGINE_FLASH __attribute__((section(".progmem.gcc_engine")))
+#define ENGINE_FLASH_U8(x) pgm_read_byte(&(x))
 #define ENGINE_FLASH_U16(x) pgm_read_word(&(x))
 #define ENGINE_FLASH_COPY(to, from) memcpy_P(&(to), &(from), sizeof(to))
 #else
 #define ENGINE_FLASH
+#define ENGINE_FLASH_U8(x) (x)
 #define ENGINE_FLASH_U16(x) (x)
 #endif
 
