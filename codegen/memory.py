@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from codegen.graph import Graph
+from codegen.graph import Graph, Layer
 
-Role = Literal["out", "argmax", "gradient"]
+Role = Literal[
+    "out", "argmax", "gradient",
+    "filter", "line", "input", "logits", "sum", "delta", "step", "line_back", "input_back",  # in fixed point
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Buffer:
     bytes: int
     first: int
     last: int
+    align: int = 4
 
     def meets(self, other: Buffer) -> bool:
         """Whether both are needed at some step."""
@@ -43,25 +47,77 @@ def buffers(graph: Graph, accumulates: bool) -> list[Buffer]:
     trainable layer nothing runs backward. Without a gradient buffer, a convolution that also needs its weights for the
     gradient of its input collects their gradient in a scratch of its kernel's size.
     """
-    count, first_trainable = len(graph.layers), graph.first_trainable
     kept = []
     for index, layer in enumerate(graph.layers):
-        backward = 2 * count - index
+        backward, last = 2 * len(graph.layers) - index, _last_step(graph, index)
         values = math.prod(layer.out_shape)
-        if index >= first_trainable:
-            last = backward
-        elif index == first_trainable - 1:
-            last = backward - 1  # read by the first trainable layer's backward
-        else:
-            last = index + 1
         kept.append(Buffer(index, "out", 4 * values, index, last))
         if layer.kind == "max_pool":
-            bits = (math.prod(layer.kernel) - 1).bit_length()
-            kept.append(Buffer(index, "argmax", _aligned((bits * values + 7) // 8), index, max(index, last)))
+            kept.append(Buffer(index, "argmax", _aligned(_argmax_bytes(layer)), index, max(index, last)))
         if needs_scratch(graph, index, accumulates):
             kernel = next(layer.tensors()).size
             kept.append(Buffer(index, "gradient", 4 * kernel, backward, backward))
     return kept
+
+
+def _last_step(graph: Graph, index: int) -> int:
+    """Return until when a layer's output is needed."""
+    backward, first_trainable = 2 * len(graph.layers) - index, graph.first_trainable
+    if index >= first_trainable:
+        return backward
+    if index == first_trainable - 1:
+        return backward - 1  # read by the first trainable layer's backward
+    return index + 1
+
+
+def _argmax_bytes(layer: Layer) -> int:
+    bits = (math.prod(layer.kernel) - 1).bit_length()
+    return (bits * math.prod(layer.out_shape) + 7) // 8
+
+
+def fixed_buffers(graph: Graph) -> list[Buffer]:
+    """Return what one training step in fixed point keeps; steps as in `buffers`, and the loss at step n.
+
+    An activation is a byte an element and one for the exponent. What else a kernel works in lives for its step only,
+    but for the logits: they die in the loss, which writes their gradient as the last layer's output.
+    """
+    count = len(graph.layers)
+    kept = [Buffer(count - 1, "logits", 2 * graph.classes, count - 1, count, align=2)]
+    for index, layer in enumerate(graph.layers):
+        first = count if index == count - 1 and layer.kind == "dense" else index
+        kept.append(Buffer(index, "out", 1 + math.prod(layer.out_shape), first, _last_step(graph, index), align=1))
+        if layer.kind == "max_pool":
+            last = max(index, _last_step(graph, index))
+            kept.append(Buffer(index, "argmax", _argmax_bytes(layer), index, last, align=1))
+        if layer.weighted:
+            kept += _fixed_scratch(graph, index)
+    return kept
+
+
+def _fixed_scratch(graph: Graph, index: int) -> Iterator[Buffer]:
+    """Yield what a layer's kernels work in: forward, and backward where its weights train."""
+    layer, backward = graph.layers[index], 2 * len(graph.layers) - index
+    _, width, channels = layer.in_shape
+    taps, line = math.prod(layer.kernel), layer.kernel[0] * width * channels
+    if layer.kind == "dense":
+        if index == 0:
+            yield Buffer(index, "input", 1 + graph.features, index, index, align=1)
+    else:
+        inputs = channels if layer.kind == "conv2d" else 1  # that an output channel sees
+        yield Buffer(index, "filter", 2 * taps * inputs, index, index, align=2)
+        if index == 0:
+            yield Buffer(index, "line", line, index, index, align=1)
+    if not layer.trainable:
+        return
+    if layer.kind == "dense":
+        yield Buffer(index, "step", 2 * layer.out_shape[2], backward, backward, align=2)
+        if index == 0:
+            yield Buffer(index, "input_back", 1 + graph.features, backward, backward, align=1)
+    elif index == 0:
+        yield Buffer(index, "sum", 4 * next(layer.tensors()).size, backward, backward)
+        yield Buffer(index, "line_back", line, backward, backward, align=1)
+    else:
+        yield Buffer(index, "delta", 2 * taps * layer.out_shape[2], backward, backward, align=2)
 
 
 def needs_scratch(graph: Graph, index: int, accumulates: bool) -> bool:
@@ -89,11 +145,11 @@ def _greedy(kept: Sequence[Buffer]) -> Arena:
         for start, other in sorted(((o, b) for o, b in placed if b.meets(buffer)), key=lambda pair: pair[0]):
             if start >= offset + buffer.bytes:
                 break
-            offset = max(offset, start + other.bytes)
+            offset = max(offset, _aligned(start + other.bytes, buffer.align))
         placed.append((offset, buffer))
     offsets = {(buffer.layer, buffer.role): offset for offset, buffer in placed}
-    return Arena(offsets, max(offset + buffer.bytes for offset, buffer in placed))
+    return Arena(offsets, _aligned(max(offset + buffer.bytes for offset, buffer in placed)))
 
 
-def _aligned(size: int) -> int:
-    return (size + 3) // 4 * 4
+def _aligned(size: int, to: int = 4) -> int:
+    return (size + to - 1) // to * to

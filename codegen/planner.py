@@ -11,14 +11,17 @@ from typing import Literal
 
 from boards import Board
 from codegen.graph import Graph, Layer
-from codegen.memory import buffers, place
+from codegen.memory import buffers, fixed_buffers, place
 from codegen.names import c_names
 from codegen.protocol import FRAME_OVERHEAD, Encoding, encoded_size
 from codegen.tiers import SubModel, Tier, channels, nested, sub_model
+from codegen.weights import size_of, weight_bytes
 
 WINDOW_BYTES, DENSE_BYTES = 22, 10  # sizeof(struct engine_window), sizeof(struct engine_dense): no target pads them
 CODE_BYTES = 96  # flash that one kernel call of the generated functions takes at most, measured on AVR
 WIRE_SHARE = 0.9  # of the line rate that a transfer reaches
+SHIFTS = 2  # bytes a layer at each width: its output's scale and its gradient's
+INPUT_BYTES = 256  # what each byte of a sample is worth in fixed point
 LABEL_BYTES = 2  # beside each sample in flash
 EncodingChoice = Literal["auto", "weights", "delta_f32", "delta_q8"]  # auto: the smallest that there is room for
 Section = Literal["ram", "flash", "both"]  # both: AVR copies constants into RAM
@@ -26,6 +29,14 @@ Section = Literal["ram", "flash", "both"]  # both: AVR copies constants into RAM
 
 class PlanError(ValueError):
     """No tier fits a board; the sentence says how many bytes are missing."""
+
+
+@dataclass(frozen=True)
+class FixedInput:
+    """A sample's byte b is worth table[b] * 2^exponent."""
+
+    table: tuple[int, ...]
+    exponent: int
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,15 @@ class Training:
         """What one step of an 8-bit sample is worth."""
         low, high = self.input_range
         return (high - low) / 255
+
+    @property
+    def fixed_input(self) -> FixedInput:
+        """How fixed point reads a sample: the finest exponent under which both ends of the range fit 8 bits."""
+        low, high = self.input_range
+        mantissa, exponent = math.frexp(max(abs(low), abs(high)))
+        exponent -= 8 if mantissa == 0.5 else 7
+        values = (math.ldexp(low + byte * self.input_scale, -exponent) for byte in range(256))
+        return FixedInput(tuple(max(-127, min(127, round(value))) for value in values), exponent)
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,11 @@ class Plan:
     ram_parts: dict[str, int]  # arrays by name, and adjustment, link, framework, stack
     flash: int
     reason: str = ""  # why it does not fit, and which tier would
+
+    @property
+    def kernel(self) -> str:
+        """The board's arithmetic: f32 or fixed."""
+        return self.board.training.kernel
 
     @property
     def batch(self) -> int:
@@ -138,10 +163,9 @@ class Plan:
     @property
     def transfer_bytes(self) -> tuple[int, int]:
         """Bytes on the wire of a round's weights and of its update, frames included."""
-        count = self.sub_model.graph.parameters
+        weights, count = weight_bytes(self), self.sub_model.graph.parameters
         small = self.keeps_origin and self.training.encoding in ("auto", "delta_q8")
-        update = encoded_size(Encoding.DELTA_Q8 if small else Encoding.WEIGHTS, count)
-        return self._framed(encoded_size(Encoding.WEIGHTS, count)), self._framed(update)
+        return self._framed(weights), self._framed(encoded_size(Encoding.DELTA_Q8, count) if small else weights)
 
     def round_seconds(self, samples: int, epochs: int) -> float:
         """Time of a round: weights there, training, update back, at the fastest rate the board holds."""
@@ -150,11 +174,13 @@ class Plan:
 
     @property
     def model_hash(self) -> int:
-        """u32 of all that both sides must agree on: layers, frozen weights, channels at each width, input scale."""
+        """u32 of all that both sides must agree on: layers, frozen weights, channels at each width, input, kernel."""
         layers = [astuple(layer)[1:] for layer in self.sub_model.graph.layers]  # a layer's name changes nothing
         counts = [[layer.out_shape[2] for layer in graph.layers] for graph in self.graphs]
         graph = self.sub_model.graph
         facts = [self.sub_model.tier.name, layers, counts, graph.frozen_crc, self.training.input_range]
+        if self.kernel == "fixed":
+            facts.append(self.kernel)
         return zlib.crc32(json.dumps(facts).encode())
 
     def _framed(self, size: int) -> int:
@@ -194,8 +220,9 @@ def _plan(board: Board, graph: Graph, ordered: Sequence[Tier], tier: Tier, train
     widths = _own_and_narrower(graph, ordered, tier)
     own = sub_model(graph, tier)
     graphs = (own.graph, *(sub_model(graph, other).graph for other in widths[1:]))
-    may_accumulate = (True, False) if training.batch > 1 or training.momentum else (False,)
-    may_keep_origin = (False,) if training.encoding == "weights" else (True, False)
+    fixed = board.training.kernel == "fixed"  # which trains at batch 1 and sends its weights
+    may_accumulate = (True, False) if not fixed and (training.batch > 1 or training.momentum) else (False,)
+    may_keep_origin = (False,) if fixed or training.encoding == "weights" else (True, False)
     for accumulates in may_accumulate:
         for keeps_origin in may_keep_origin:
             arrays = _arrays(board, graphs, accumulates, keeps_origin)
@@ -222,21 +249,26 @@ def _own_and_narrower(graph: Graph, ordered: Sequence[Tier], tier: Tier) -> tupl
 
 def _arrays(board: Board, graphs: Sequence[Graph], accumulates: bool, keeps_origin: bool) -> list[Array]:
     """Return every array that the header declares, in its order."""
-    graph = graphs[0]
+    graph, fixed = graphs[0], board.training.kernel == "fixed"
     constant: Section = "both" if board.training.env == "atmelavr" else "flash"
-    arrays = [Array("model_weights", 4 * graph.parameters, "ram")]
+    arrays = [Array("model_weights", size_of(graph, board.training.kernel), "ram")]
     if accumulates:
         arrays.append(Array("model_gradients", 4 * graph.parameters, "ram"))
     if keeps_origin:
         arrays.append(Array("model_origin", 4 * graph.parameters, "ram"))
-    arrays.append(Array("model_arena", place(buffers(graph, accumulates)).bytes, "ram"))
+    arena = place(fixed_buffers(graph) if fixed else buffers(graph, accumulates))
+    arrays.append(Array("model_arena", arena.bytes, "ram"))
+    if fixed:
+        arrays.append(Array("model_shift", SHIFTS * len(graph.layers) * len(graphs), "ram"))
+        arrays.append(Array("model_input", INPUT_BYTES, "flash"))
     sizes = [DENSE_BYTES if layer.kind == "dense" else WINDOW_BYTES for layer in graph.layers]
     if constant == "both":
         arrays.append(Array("model_shape", max(sizes), "ram"))  # those in use
     for name, layer, size in zip(c_names(graph), graph.layers, sizes, strict=True):
         arrays.append(Array(f"model_shape_{name}", size * len(graphs), "flash"))
         if not layer.trainable:
-            arrays += [Array(f"model_{t.role}_{name}", 4 * t.size, constant) for t in layer.tensors()]
+            element = 2 if fixed else 4
+            arrays += [Array(f"model_{t.role}_{name}", element * t.size, constant) for t in layer.tensors()]
     return arrays
 
 
@@ -244,7 +276,8 @@ def _ram_parts(board: Board, graph: Graph, arrays: Sequence[Array]) -> dict[str,
     training = board.training
     return {
         **{array.name: array.bytes for array in arrays if array.section != "flash"},
-        "adjustment": 4 * graph.classes,  # firmware/node/training.c: one float a class
+        # firmware/node/training.c: for each class a float, or 16 bits
+        "adjustment": (2 if training.kernel == "fixed" else 4) * graph.classes,
         "link": 2 * (training.mtu + FRAME_OVERHEAD) + 2 * training.window,
         "framework": training.framework_ram,
         "stack": training.stack,
