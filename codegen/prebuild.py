@@ -38,13 +38,14 @@ def find_python(root: Path) -> Path:
     )
 
 
-def inputs(root: Path, board: str, federation: Path) -> list[Path]:
+def inputs(root: Path, federation: Path) -> list[Path]:
     """Every file that the header is made from: the federation's, the board's, the generator's."""
-    files = {federation, root / "boards" / f"{board}.json", root / "boards" / "__init__.py"}
+    files = {federation, root / "boards" / "__init__.py"}
+    files.update((root / "boards").glob("*.json"))  # what the smallest board cannot train is frozen on all
     files.update(_named_files(federation))
     files.update((root / "codegen").glob("*.py"))
     files.update((root / "codegen" / "templates").glob("*"))
-    files.add(root / "coordinator" / "federation.py")
+    files.update(root / "coordinator" / name for name in ("federation.py", "global_model.py"))
     return sorted(path for path in files if path.is_file())
 
 
@@ -83,7 +84,7 @@ def generate(root: Path, board: str, federation: Path, out: Path) -> bool:
         raise PrebuildError(
             f"no federation file {federation}; give one by TIERFED_FEDERATION or by custom_federation in platformio.ini"
         )
-    stamp, wanted = out / "inputs.sha256", fingerprint(inputs(root, board, federation), root)
+    stamp, wanted = out / "inputs.sha256", fingerprint(inputs(root, federation), root)
     made = all((out / name).is_file() for name in OUTPUTS)
     if made and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return False
