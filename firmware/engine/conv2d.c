@@ -44,6 +44,20 @@ void engine_conv2d_forward_sample(float *out, const struct engine_sample *in, co
     conv2d_forward(out, engine_bytes(in), weight, bias, shape);
 }
 
+#if defined(__AVR__)
+void engine_conv2d_forward_frozen(float *out, const float *in, const float *weight, const float *bias,
+                                  const struct engine_window *shape)
+{
+    conv2d_forward(out, engine_frozen(engine_values(in)), weight, bias, shape);
+}
+
+void engine_conv2d_forward_sample_frozen(float *out, const struct engine_sample *in, const float *weight,
+                                         const float *bias, const struct engine_window *shape)
+{
+    conv2d_forward(out, engine_frozen(engine_bytes(in)), weight, bias, shape);
+}
+#endif
+
 static ENGINE_INLINE void conv2d_weights(struct engine_source in, float *weight_gradient, float *bias_gradient,
                                          const float *out_gradient, float scale, const struct engine_window *shape)
 {

@@ -26,6 +26,22 @@ void engine_dense_forward_sample(float *out, const struct engine_sample *in, con
     engine_patch_forward(out, shape->out, engine_bytes(in), weight, bias, &patch);
 }
 
+#if defined(__AVR__)
+void engine_dense_forward_frozen(float *out, const float *in, const float *weight, const float *bias,
+                                  const struct engine_dense *shape)
+{
+    const struct engine_patch patch = dense_patch(shape);
+    engine_patch_forward(out, shape->out, engine_frozen(engine_values(in)), weight, bias, &patch);
+}
+
+void engine_dense_forward_sample_frozen(float *out, const struct engine_sample *in, const float *weight,
+                                         const float *bias, const struct engine_dense *shape)
+{
+    const struct engine_patch patch = dense_patch(shape);
+    engine_patch_forward(out, shape->out, engine_frozen(engine_bytes(in)), weight, bias, &patch);
+}
+#endif
+
 void engine_dense_backward_weights(const float *in, float *weight_gradient, float *bias_gradient,
                                    const float *out_gradient, float scale, const struct engine_dense *shape)
 {

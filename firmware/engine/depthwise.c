@@ -36,7 +36,7 @@ static ENGINE_INLINE void depthwise_forward(float *out, struct engine_source fro
     for (uint16_t y = 0; y < shape->out_height; y++) {
         for (uint16_t x = 0; x < shape->out_width; x++, out += shape->out_channels) {
             const struct depthwise_taps taps = depthwise_taps(shape, y, x);
-            engine_start(out, bias, shape->out_channels);
+            engine_start(out, bias, from.weights_in_flash, shape->out_channels);
             for (uint16_t row = 0; row < taps.rows.count; row++) {
                 uint32_t in = taps.in + row * taps.in_row;
                 const float *tap = weight + (taps.weight + row * taps.weight_row);
@@ -46,7 +46,7 @@ static ENGINE_INLINE void depthwise_forward(float *out, struct engine_source fro
                     for (uint16_t channel = 0; channel < channels; channel++) {
                         const float v = engine_read(from, in++);
                         for (uint16_t i = 0; i < multiplier; i++) {
-                            *o++ += v * *w++;
+                            *o++ += v * engine_weight(w++, from.weights_in_flash);
                         }
                     }
                 }
@@ -66,6 +66,20 @@ void engine_depthwise_forward_sample(float *out, const struct engine_sample *in,
 {
     depthwise_forward(out, engine_bytes(in), weight, bias, shape);
 }
+
+#if defined(__AVR__)
+void engine_depthwise_forward_frozen(float *out, const float *in, const float *weight, const float *bias,
+                                  const struct engine_window *shape)
+{
+    depthwise_forward(out, engine_frozen(engine_values(in)), weight, bias, shape);
+}
+
+void engine_depthwise_forward_sample_frozen(float *out, const struct engine_sample *in, const float *weight,
+                                         const float *bias, const struct engine_window *shape)
+{
+    depthwise_forward(out, engine_frozen(engine_bytes(in)), weight, bias, shape);
+}
+#endif
 
 static ENGINE_INLINE void depthwise_weights(struct engine_source from, float *weight_gradient, float *bias_gradient,
                                             const float *out_gradient, float scale,

@@ -61,6 +61,20 @@ void engine_depthwise_forward(float *out, const float *in, const float *weight, 
                               const struct engine_window *shape);
 void engine_depthwise_forward_sample(float *out, const struct engine_sample *in, const float *weight,
                                      const float *bias, const struct engine_window *shape);
+#if defined(__AVR__) /* the same for weights and bias in ENGINE_FLASH (flash.h), which an AVR reads differently */
+void engine_dense_forward_frozen(float *out, const float *in, const float *weight, const float *bias,
+                                 const struct engine_dense *shape);
+void engine_dense_forward_sample_frozen(float *out, const struct engine_sample *in, const float *weight,
+                                        const float *bias, const struct engine_dense *shape);
+void engine_conv2d_forward_frozen(float *out, const float *in, const float *weight, const float *bias,
+                                  const struct engine_window *shape);
+void engine_conv2d_forward_sample_frozen(float *out, const struct engine_sample *in, const float *weight,
+                                         const float *bias, const struct engine_window *shape);
+void engine_depthwise_forward_frozen(float *out, const float *in, const float *weight, const float *bias,
+                                     const struct engine_window *shape);
+void engine_depthwise_forward_sample_frozen(float *out, const struct engine_sample *in, const float *weight,
+                                            const float *bias, const struct engine_window *shape);
+#endif
 /* argmax: for the backward pass, the window position (ky * kernel_width + kx) of each of the out elements' maxima, in
  * ⌈log2(kernel_height * kernel_width)⌉ bits each, the last byte filled up. */
 void engine_max_pool_forward(float *out, uint8_t *argmax, const float *in, const struct engine_window *shape);

@@ -10,10 +10,12 @@
 #define ENGINE_FLASH_U8(x) pgm_read_byte(&(x))
 #define ENGINE_FLASH_U16(x) pgm_read_word(&(x))
 #define ENGINE_FLASH_COPY(to, from) memcpy_P(&(to), &(from), sizeof(to))
+#define ENGINE_FROZEN(kernel) kernel##_frozen /* the forward kernel for weights in ENGINE_FLASH */
 #else
 #define ENGINE_FLASH
 #define ENGINE_FLASH_U8(x) (x)
 #define ENGINE_FLASH_U16(x) (x)
+#define ENGINE_FROZEN(kernel) kernel
 #endif
 
 #endif

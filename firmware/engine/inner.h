@@ -44,10 +44,13 @@
 #endif
 #endif
 
+#if defined(__AVR__)
+#include <avr/pgmspace.h>
+#endif
+
 /* Byte `i` of a sample; a port whose samples lie in a memory of their own defines ENGINE_SAMPLES_IN_FLASH. Where flash is
  * larger than 64 KB the port sets RAMPZ for the sample: ELPM then takes as long as LPM, a far pointer would not. */
 #if defined(__AVR__) && defined(ENGINE_SAMPLES_IN_FLASH)
-#include <avr/pgmspace.h>
 #ifdef RAMPZ
 static ENGINE_INLINE uint8_t engine_flash_byte(const uint8_t *at)
 {
@@ -63,21 +66,39 @@ static ENGINE_INLINE uint8_t engine_flash_byte(const uint8_t *at)
 #define ENGINE_SAMPLE_READ(bytes, i) ((bytes)[i])
 #endif
 
-/* A layer's input: activations, or a sample still in bytes. */
+/* A weight; those of frozen layers lie in an AVR's flash (flash.h). */
+static ENGINE_INLINE float engine_weight(const float *at, bool in_flash)
+{
+#if defined(__AVR__)
+    return in_flash ? pgm_read_float(at) : *at;
+#else
+    (void)in_flash;
+    return *at;
+#endif
+}
+
+/* A layer's input: activations, or a sample still in bytes; and where its weights are. */
 struct engine_source {
-    bool is_sample;
+    bool is_sample, weights_in_flash;
     const float *values;
     const struct engine_sample *sample;
 };
 
 static ENGINE_INLINE struct engine_source engine_values(const float *values)
 {
-    return (struct engine_source){ false, values, NULL };
+    return (struct engine_source){ false, false, values, NULL };
 }
 
 static ENGINE_INLINE struct engine_source engine_bytes(const struct engine_sample *sample)
 {
-    return (struct engine_source){ true, NULL, sample };
+    return (struct engine_source){ true, false, NULL, sample };
+}
+
+/* The same input to a layer whose weights lie in flash. */
+static ENGINE_INLINE struct engine_source engine_frozen(struct engine_source from)
+{
+    from.weights_in_flash = true;
+    return from;
 }
 
 static ENGINE_INLINE float engine_read(struct engine_source from, uint32_t i)
@@ -132,6 +153,14 @@ static ENGINE_INLINE void engine_sum_block(float *sum, float v, const float *w, 
     }
 }
 
+/* The same for weights in flash. */
+static ENGINE_INLINE void engine_sum_flash(float *sum, float v, const float *w, uint16_t count)
+{
+    for (uint16_t i = 0; i < count; i++) {
+        sum[i] += v * engine_weight(&w[i], true);
+    }
+}
+
 /* sum[0…count) += patch × weights. */
 static ENGINE_INLINE void engine_patch_sum(float *sum, uint16_t count, struct engine_source from, const float *weight,
                                            const struct engine_patch *patch)
@@ -145,7 +174,9 @@ static ENGINE_INLINE void engine_patch_sum(float *sum, uint16_t count, struct en
             const float *w = column_weight;
             for (uint16_t channel = 0; channel < channels; channel++) {
                 const float v = engine_read(from, in++);
-                if (v != 0.0f) {
+                if (v != 0.0f && from.weights_in_flash) {
+                    engine_sum_flash(sum, v, w, count);
+                } else if (v != 0.0f) {
                     engine_sum_block(sum, v, w, count);
                 }
                 w += weight_out;
@@ -155,11 +186,11 @@ static ENGINE_INLINE void engine_patch_sum(float *sum, uint16_t count, struct en
     }
 }
 
-static ENGINE_INLINE void engine_start(float *out, const float *bias, uint16_t count)
+static ENGINE_INLINE void engine_start(float *out, const float *bias, bool in_flash, uint16_t count)
 {
     ENGINE_UNROLL
     for (uint16_t i = 0; i < count; i++) {
-        out[i] = bias == NULL ? 0.0f : bias[i];
+        out[i] = bias == NULL ? 0.0f : engine_weight(&bias[i], in_flash);
     }
 }
 
@@ -170,7 +201,7 @@ static ENGINE_INLINE uint16_t engine_patch_block(float *out, uint16_t done, cons
 {
     for (; (uint16_t)(count - done) >= block; done = (uint16_t)(done + block)) {
         float sum[ENGINE_BLOCK];
-        engine_start(sum, bias == NULL ? NULL : bias + done, block);
+        engine_start(sum, bias == NULL ? NULL : bias + done, from.weights_in_flash, block);
         engine_patch_sum(sum, block, from, weight + done, patch);
         ENGINE_UNROLL
         for (uint16_t i = 0; i < block; i++) {
@@ -194,7 +225,7 @@ static ENGINE_INLINE void engine_patch_forward(float *out, uint16_t count, struc
     done = engine_patch_block(out, done, 2, count, from, weight, bias, patch);
     (void)engine_patch_block(out, done, 1, count, from, weight, bias, patch);
 #else
-    engine_start(out, bias, count);
+    engine_start(out, bias, from.weights_in_flash, count);
     engine_patch_sum(out, count, from, weight, patch);
 #endif
 }
