@@ -274,11 +274,13 @@ def _arrays(board: Board, graphs: Sequence[Graph], accumulates: bool, keeps_orig
 
 def _ram_parts(board: Board, graph: Graph, arrays: Sequence[Array]) -> dict[str, int]:
     training = board.training
+    frame = training.mtu + FRAME_OVERHEAD
+    in_arena = any(array.name == "model_arena" and array.bytes >= frame for array in arrays)  # firmware/node/wire.c
     return {
         **{array.name: array.bytes for array in arrays if array.section != "flash"},
         # firmware/node/training.c: for each class a float, or 16 bits
         "adjustment": (2 if training.kernel == "fixed" else 4) * graph.classes,
-        "link": 2 * (training.mtu + FRAME_OVERHEAD) + 2 * training.window,
+        "link": (1 if in_arena else 2) * frame + 2 * training.window,  # to receive and to send
         "framework": training.framework_ram,
         "stack": training.stack,
     }

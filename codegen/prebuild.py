@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Iterable  # noqa: UP035  (collections.abc's cannot be subscripted in Python 3.8)
 
 C_FLAGS = ["-std=c99"]
-CC_FLAGS = ["-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
+CC_FLAGS = ["-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
+SMALL = ("atmelavr",)  # platforms on which size counts for more than speed, as it does for Arduino's own core
 OUTPUTS = ("model.h", "protocol.h")
 SOURCE_SUFFIXES = (".c", ".h", ".cpp", ".S", ".ld")
 
@@ -105,13 +106,14 @@ def generate(root: Path, board: str, federation: Path, out: Path) -> bool:
 
 
 def link_defines(root: Path, board: str) -> list[tuple[str, Any]]:
-    """The link's sizes for a board, and the firmware's hash, as preprocessor definitions."""
+    """The link's sizes and rates for a board, and the firmware's hash, as preprocessor definitions."""
     try:
         training = json.loads((root / "boards" / f"{board}.json").read_text(encoding="utf-8"))["training"]
         sizes = [("LINK_MTU", int(training["mtu"])), ("LINK_WINDOW", int(training["window"]))]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PrebuildError(f"boards/{board}.json: no usable training.mtu and training.window ({error!r})") from None
-    return [*sizes, ("FIRMWARE_HASH", f"0x{firmware_hash(root):08x}UL")]
+        rates = [("LINK_BAUD", int(training["bauds"][0])), ("LINK_BAUD_MAX", int(max(training["bauds"])))]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise PrebuildError(f"boards/{board}.json: no usable training.mtu, window and bauds ({error!r})") from None
+    return [*sizes, *rates, ("FIRMWARE_HASH", f"0x{firmware_hash(root):08x}UL")]
 
 
 def configure(env: Any) -> None:
@@ -125,6 +127,7 @@ def configure(env: Any) -> None:
         raise PrebuildError(f"platformio.ini: [env:{env['PIOENV']}] has no board; expected `board` or `custom_board`")
     if generate(root, board, (root / federation).resolve(), out):
         print(f"Generated {out.relative_to(root) if root in out.parents else out} for {board}")
+    optimize = "-Os" if env.subst("$PIOPLATFORM") in SMALL else "-O2"
     defines, sources = link_defines(root, board), Path(env.subst("$PROJECT_SRC_DIR")).resolve()
     if env.IsIntegrationDump():  # what an editor's index is made from
         env.Append(CPPPATH=[str(out)], CPPDEFINES=defines)
@@ -139,7 +142,7 @@ def configure(env: Any) -> None:
             CPPPATH=[str(out), *env.get("CPPPATH", [])],
             CPPDEFINES=[*env.get("CPPDEFINES", []), *defines],
             CFLAGS=[*env.get("CFLAGS", []), *C_FLAGS],
-            CCFLAGS=[*env.get("CCFLAGS", []), *(CC_FLAGS if strict else [])],
+            CCFLAGS=[*env.get("CCFLAGS", []), optimize, *(CC_FLAGS if strict else [])],
         )
 
     env.AddBuildMiddleware(compile_ours)

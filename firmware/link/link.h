@@ -9,7 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Largest payload this node accepts and sends, 72 to 248 bytes; costs 2 * (LINK_MTU + 8) bytes of RAM. */
+/* Largest payload this node accepts and sends, 72 to 248 bytes; costs LINK_MTU + 6 bytes of RAM, and LINK_MTU + 8
+ * where the model's arena is smaller than that. */
 #ifndef LINK_MTU
 #define LINK_MTU 72
 #endif

@@ -1,6 +1,7 @@
 #include "node.h"
 
 #include "encoding.h"
+#include "engine/flash.h"
 #include "link/link.h"
 #include "model.h"
 #include "port.h"
@@ -26,21 +27,23 @@ void node_start(void)
 
 static void hello(uint8_t transfer)
 {
-    struct message_hello hello = {
+    static const struct message_hello always ENGINE_FLASH = {
         .protocol = PROTOCOL_VERSION,
         .mtu = LINK_MTU,
         .window = LINK_WINDOW,
-        .encodings = encoding_supported(),
-        .boot = port_boot_id(),
         .firmware = FIRMWARE_HASH,
         .model = MODEL_HASH,
-        .samples = port_sample_count(),
         .batch = MODEL_ACCUMULATES ? UINT8_MAX : 1,
         .kernel = KERNEL_F32,
         .parameters = MODEL_PARAMETERS,
         .board = MODEL_BOARD,
         .tier = MODEL_TIER,
     };
+    struct message_hello hello;
+    ENGINE_FLASH_COPY(hello, always);
+    hello.encodings = encoding_supported();
+    hello.boot = port_boot_id();
+    hello.samples = port_sample_count();
     port_identity(hello.uid);
     wire_send(FRAME_HELLO, transfer, 0, message_hello_write(wire_payload(), &hello));
 }

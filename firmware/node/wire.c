@@ -1,14 +1,22 @@
 #include "wire.h"
 
+#include "model.h"
 #include "port.h"
 #include "protocol.h"
 
 #define TRIAL_MS 2000U
 #define BYTES_A_POLL 255
 
+/* A frame is built and sent between two samples, when nothing in the arena is needed: it lies there if there is room. */
+#if MODEL_ARENA_BYTES >= LINK_FRAME_MAX
+#define FRAME ((uint8_t *)(void *)model_arena)
+#else
+static uint8_t own_frame[LINK_FRAME_MAX];
+#define FRAME own_frame
+#endif
+
 static struct {
     struct link_decoder decoder;
-    uint8_t frame[LINK_FRAME_MAX];
     uint32_t rate, rate_before; /* 0: as at boot */
     uint32_t since;             /* when the trial of `rate` began */
     bool trial;
@@ -45,12 +53,12 @@ uint16_t wire_rejected(void)
 
 uint8_t *wire_payload(void)
 {
-    return wire.frame + LINK_PAYLOAD_AT; /* link_encode works in place */
+    return FRAME + LINK_PAYLOAD_AT; /* link_encode works in place */
 }
 
 void wire_send(uint8_t type, uint8_t transfer, uint16_t chunk, uint8_t length)
 {
-    port_write(wire.frame, link_encode(wire.frame, type, transfer, chunk, wire_payload(), length));
+    port_write(FRAME, link_encode(FRAME, type, transfer, chunk, wire_payload(), length));
 }
 
 void wire_error(uint8_t transfer, uint8_t code, uint32_t detail)

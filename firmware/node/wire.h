@@ -1,4 +1,4 @@
-/* The node's end of the wire: frames in, frames out, one buffer each way. */
+/* The node's end of the wire: frames in, frames out, and what they lie in. */
 #ifndef WIRE_H
 #define WIRE_H
 
@@ -13,7 +13,7 @@ void wire_start(void);
 bool wire_receive(struct link_frame *frame, bool *any);
 uint16_t wire_rejected(void); /* frames dropped since boot; wraps */
 
-/* Where to build the payload of the next frame, LINK_MTU bytes. */
+/* Where to build the payload of the next frame, LINK_MTU bytes; training a sample overwrites it. */
 uint8_t *wire_payload(void);
 /* Sends the payload built there. */
 void wire_send(uint8_t type, uint8_t transfer, uint16_t chunk, uint8_t length);

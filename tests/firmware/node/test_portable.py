@@ -19,7 +19,7 @@ AVR = ("-mmcu=atmega2560", "-Os")
 ARM = ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-O2")
 HOST = ("-O2", "-fno-pie", "-fno-stack-protector", "-U_FORTIFY_SOURCE")
 TARGETS = {"gcc": HOST, "avr-gcc": AVR, "arm-none-eabi-gcc": ARM}
-STRING_H = {"memcpy", "memmove", "memset", "memcmp"}
+STRING_H = {"memcpy", "memmove", "memset", "memcmp", "memcpy_P"}  # the last one: from AVR's flash
 PARTS = tuple(sorted(path for part in ("node", "link") for path in (FIRMWARE / part).glob("*.c")))
 
 

@@ -18,8 +18,8 @@ from codegen.tiers import DEFAULT_TIERS, tiers_from
 from tests.firmware.conftest import require
 from tests.firmware.node.harness import FIRMWARE, NODE
 
-AVR = ("avr-gcc", "-mmcu=atmega2560")
-ARM = ("arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16")
+AVR = ("avr-gcc", "-mmcu=atmega2560", "-Os")
+ARM = ("arm-none-eabi-gcc", "-O2", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16")
 PORTS_SHARE = 128  # main, the port's own functions, soft float, one interrupt
 CALL = re.compile(r"R_(?:AVR_CALL|AVR_13_PCREL|ARM_THM_CALL|ARM_THM_JUMP24)\s+(?:\.text\.)?([\w.]+)$")
 
