@@ -21,6 +21,13 @@ static int16_t held(int32_t value)
     return (int16_t)value;
 }
 
+int32_t fixed_sloped(int32_t x, uint16_t slope)
+{
+    const int16_t high = (int16_t)(x >> 16);
+    const uint16_t low = (uint16_t)x;
+    return slope == FIXED_LINEAR ? x : (int32_t)high * slope + (int32_t)((uint32_t)low * slope >> 16);
+}
+
 int16_t fixed_rounded(int32_t value, int16_t exponent)
 {
     if (value == 0 || exponent < -31) { /* beyond: below 2^-1 whatever the value, and never seen */
@@ -65,20 +72,24 @@ void fixed_halve(int8_t *at, uint16_t stride, uint32_t count)
 #ifdef __AVR__ /* fixed_avr.S has these loops */
 void fixed_update_span(int16_t *w, int8_t x, const int16_t *step, uint16_t count, uint8_t random);
 #else
-int32_t fixed_dot(const int8_t *x, const int16_t *w, uint16_t stride, uint16_t count)
+int32_t fixed_dot(const int8_t *x, const int16_t *w, const struct fixed_walk *walk)
 {
     int32_t sum = 0;
-    for (; count > 0; count--, x++, w += stride) {
-        sum += (int32_t)*x * *w;
+    for (uint16_t row = walk->rows; row > 0; row--, x += walk->x_skip, w += walk->w_skip) {
+        for (uint16_t left = walk->count; left > 0; left--, x++, w += walk->w_stride) {
+            sum += (int32_t)*x * *w;
+        }
     }
     return sum;
 }
 
-int32_t fixed_dot_bytes(const int8_t *x, uint16_t x_stride, const int8_t *d, uint16_t d_stride, uint16_t count)
+int32_t fixed_dot_bytes(const int8_t *x, const int8_t *d, const struct fixed_walk *walk)
 {
     int32_t sum = 0;
-    for (; count > 0; count--, x += x_stride, d += d_stride) {
-        sum += (int16_t)(*x * *d);
+    for (uint16_t row = walk->rows; row > 0; row--, x += walk->x_skip, d += walk->w_skip) {
+        for (uint16_t left = walk->count; left > 0; left--, x += walk->x_stride, d += walk->w_stride) {
+            sum += (int16_t)(*x * *d);
+        }
     }
     return sum;
 }
@@ -95,4 +106,19 @@ static void fixed_update_span(int16_t *w, int8_t x, const int16_t *step, uint16_
 void fixed_update_row(int16_t *w, int8_t x, const int16_t *step, uint16_t count)
 {
     fixed_update_span(w, x, step, count, (uint8_t)fixed_random());
+}
+
+int32_t fixed_long_dot(const int8_t *x, const int16_t *w, const struct fixed_walk *walk, uint8_t lost)
+{
+    int32_t sum = 0;
+    for (uint16_t row = walk->rows; row > 0; row--, x += walk->x_skip, w += walk->w_skip) {
+        struct fixed_walk piece = { .rows = 1, .w_stride = walk->w_stride };
+        for (uint16_t left = walk->count; left > 0; left = (uint16_t)(left - piece.count)) {
+            piece.count = left < 256 ? left : 256;
+            sum += fixed_dot(x, w, &piece) >> lost;
+            x += piece.count;
+            w += (size_t)piece.count * walk->w_stride;
+        }
+    }
+    return sum;
 }

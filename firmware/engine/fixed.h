@@ -83,17 +83,17 @@ void fixed_values_of(struct fixed_values *out, const struct fixed_input *in, uin
 
 /* Backward: `in_out` holds the layer's input and receives the gradient with respect to what its activation (`slope`)
  * was given; the weights take their step. `shift` as above, of this gradient.
- * Dense: `step` is room for [out] integers; convolution: `delta` for [kernel_height * kernel_width * out_channels]. */
+ * Dense: `step` is room for [out] integers; convolution: `filter` for [kernel_height * kernel_width * out_channels]. */
 void fixed_dense_backward(struct fixed_values *in_out, uint16_t slope, const struct fixed_weights *weights,
                           int16_t *step, const struct fixed_values *out_gradient, uint8_t *shift,
                           const struct engine_dense *shape);
 void fixed_conv2d_backward(struct fixed_values *in_out, uint16_t slope, const struct fixed_weights *weights,
-                           int16_t *delta, const struct fixed_values *out_gradient, uint8_t *shift,
+                           int16_t *filter, const struct fixed_values *out_gradient, uint8_t *shift,
                            const struct engine_window *shape);
 /* The first trainable layer needs no gradient with respect to its input. */
 void fixed_dense_backward_weights(const struct fixed_values *in, const struct fixed_weights *weights, int16_t *step,
                                   const struct fixed_values *out_gradient, const struct engine_dense *shape);
-void fixed_conv2d_backward_weights(const struct fixed_values *in, const struct fixed_weights *weights, int16_t *delta,
+void fixed_conv2d_backward_weights(const struct fixed_values *in, const struct fixed_weights *weights,
                                    const struct fixed_values *out_gradient, const struct engine_window *shape);
 /* `sum`: room for one sum a weight in use: [kernel_height * kernel_width * in_channels * out_channels]. */
 void fixed_conv2d_backward_sample(const struct fixed_input *in, const struct fixed_weights *weights, fixed_sum *sum,

@@ -1,119 +1,199 @@
-/* The fixed-point inner loops for AVR: what fixed.c says in C, an element in 18 to 29 cycles where the compiler takes
+/* The fixed-point inner loops for AVR: what fixed.c says in C, an element in 20 to 29 cycles where the compiler takes
  * 60 to 100. Empty on other targets.
  *
  * avr-gcc's convention: arguments from r25 downwards in pairs, a 32-bit result in r25:r22; r18 to r27, r30 and r31 are
- * free, r1 is zero between functions; r2 to r17, r28 and r29 are the caller's. MULS, MULSU leave the product in r1:r0
+ * free, r1 is zero between functions; r2 to r17, r28 and r29 are the caller's. MULS and MULSU leave the product in r1:r0
  * and its sign in carry, from which SBC makes a byte of sign bits.
  */
 #ifdef __AVR__
 
-/* a32 += r1:r0, sign extended: low byte in \a0. */
-.macro add_product a0, a1, a2, a3, sign
-    sbc \sign, \sign
+/* struct fixed_walk (fixed_inner.h) */
+#define COUNT 0
+#define ROWS 2
+#define X_SKIP 4
+#define W_SKIP 6
+#define X_STRIDE 8
+#define W_STRIDE 10
+
+/* \a3:\a0 += r1:r0, sign extended by way of r20. */
+.macro add_product a0, a1, a2, a3
+    sbc r20, r20
     add \a0, r0
     adc \a1, r1
-    adc \a2, \sign
-    adc \a3, \sign
+    adc \a2, r20
+    adc \a3, r20
 .endm
 
-/* r25:r22 += r18 * (the 16 bits at Z and Z+1), by halves; \high loads the upper one. r19 and \sign are overwritten. */
-.macro multiply_add sign, high:vararg
+/* r25:r22 += r18 * the weight's lower byte in r19. */
+.macro multiply_low
     mulsu r18, r19
-    add_product r22, r23, r24, r25, \sign
-    \high
+    add_product r22, r23, r24, r25
+.endm
+
+/* r25:r22 += r18 * the weight's upper byte in r19 * 256. */
+.macro multiply_high
     muls r18, r19
-    sbc \sign, \sign
+    sbc r20, r20
     add r23, r0
     adc r24, r1
-    adc r25, \sign
+    adc r25, r20
 .endm
 
-/* int32_t fixed_dot(const int8_t *x r25:r24, const int16_t *w r23:r22, uint16_t stride r21:r20, uint16_t count r19:r18)
- * count <= 256 */
+/* int32_t fixed_dot(const int8_t *x r25:r24, const int16_t *w r23:r22, const struct fixed_walk *walk r21:r20)
+ * X: x, Z: w, Y: walk; r16: count, r17: rows left, r15:r14: w_stride in bytes. rows <= 255, count <= 256 (0) */
     .section .text.fixed_dot, "ax", @progbits
     .global fixed_dot
     .type fixed_dot, @function
 fixed_dot:
-    movw r26, r24
-    movw r30, r22
-    clr r22
-    clr r23
-    movw r24, r22
-    cp r18, r1
-    cpc r19, r1
-    breq 9f
-    cpi r20, 1
-    cpc r21, r1
-    brne 2f
-    mov r21, r18            /* the count; 256 is 0 */
-1:  ld r18, X+              /* weights side by side: 22 cycles */
-    ld r19, Z+
-    multiply_add r20, ld r19, Z+
-    dec r21
-    brne 1b
-    clr r1
-9:  ret
-2:  push r16
-    push r17
-    mov r17, r18
-    lsl r20                 /* elements to bytes */
-    rol r21
-3:  ld r18, X+              /* weights `stride` apart: 24 cycles */
-    ld r19, Z
-    multiply_add r16, ldd r19, Z+1
-    add r30, r20
-    adc r31, r21
-    dec r17
-    brne 3b
-    pop r17
-    pop r16
-    clr r1
-    ret
-    .size fixed_dot, .-fixed_dot
-
-/* int32_t fixed_dot_bytes(const int8_t *x r25:r24, uint16_t x_stride r23:r22, const int8_t *d r21:r20,
- *                         uint16_t d_stride r19:r18, uint16_t count r17:r16) */
-    .section .text.fixed_dot_bytes, "ax", @progbits
-    .global fixed_dot_bytes
-    .type fixed_dot_bytes, @function
-fixed_dot_bytes:
     push r14
     push r15
     push r16
     push r17
     push r28
+    push r29
     movw r26, r24
-    movw r30, r20
-    movw r20, r22           /* x_stride */
-    movw r14, r18           /* d_stride */
+    movw r30, r22
+    movw r28, r20
     clr r22
     clr r23
     movw r24, r22
-    cp r16, r1
-    cpc r17, r1
-    breq 2f
-1:  ld r18, X               /* 20 cycles */
-    ld r19, Z
-    add r26, r20
-    adc r27, r21
-    add r30, r14
-    adc r31, r15
-    muls r18, r19
-    add_product r22, r23, r24, r25, r28
-    subi r16, 1
-    sbci r17, 0
+    ldd r17, Y + ROWS
+    ldd r16, Y + COUNT
+    ldd r0, Y + COUNT + 1
+    or r0, r16
+    breq 9f
+    tst r17
+    breq 9f
+    ldd r14, Y + W_STRIDE
+    ldd r15, Y + W_STRIDE + 1
+    lsl r14
+    rol r15
+1:  mov r21, r16
+    ldi r18, 2
+    cp r14, r18
+    cpc r15, r1
+    brne 4f
+2:  ld r18, X+              /* weights side by side: 22 cycles */
+    ld r19, Z+
+    multiply_low
+    ld r19, Z+
+    multiply_high
+    dec r21
+    brne 2b
+3:  clr r1
+    ldd r18, Y + X_SKIP
+    ldd r19, Y + X_SKIP + 1
+    add r26, r18
+    adc r27, r19
+    ldd r18, Y + W_SKIP
+    ldd r19, Y + W_SKIP + 1
+    lsl r18
+    rol r19
+    add r30, r18
+    adc r31, r19
+    dec r17
     brne 1b
-    clr r1
-2:  pop r28
+9:  pop r29
+    pop r28
     pop r17
     pop r16
     pop r15
     pop r14
     ret
+4:  ld r18, X+              /* weights a stride apart: 24 cycles */
+    ld r19, Z
+    multiply_low
+    ldd r19, Z + 1
+    multiply_high
+    add r30, r14
+    adc r31, r15
+    dec r21
+    brne 4b
+    rjmp 3b
+    .size fixed_dot, .-fixed_dot
+
+/* int32_t fixed_dot_bytes(const int8_t *x r25:r24, const int8_t *d r23:r22, const struct fixed_walk *walk r21:r20)
+ * X: x, Z: d, Y: walk; r11:r10: x_stride, r13:r12: w_stride, r15:r14: count, r17:r16: rows left */
+    .section .text.fixed_dot_bytes, "ax", @progbits
+    .global fixed_dot_bytes
+    .type fixed_dot_bytes, @function
+fixed_dot_bytes:
+    push r10
+    push r11
+    push r12
+    push r13
+    push r14
+    push r15
+    push r16
+    push r17
+    push r28
+    push r29
+    movw r26, r24
+    movw r30, r22
+    movw r28, r20
+    clr r22
+    clr r23
+    movw r24, r22
+    ldd r10, Y + X_STRIDE
+    ldd r11, Y + X_STRIDE + 1
+    ldd r12, Y + W_STRIDE
+    ldd r13, Y + W_STRIDE + 1
+    ldd r14, Y + COUNT
+    ldd r15, Y + COUNT + 1
+    ldd r16, Y + ROWS
+    ldd r17, Y + ROWS + 1
+    cp r14, r1
+    cpc r15, r1
+    breq 9f
+    cp r16, r1
+    cpc r17, r1
+    breq 9f
+1:  push r14
+    push r15
+2:  ld r18, X               /* 21 cycles */
+    ld r19, Z
+    add r26, r10
+    adc r27, r11
+    add r30, r12
+    adc r31, r13
+    muls r18, r19
+    add_product r22, r23, r24, r25
+    dec r14
+    brne 2b
+    tst r15                 /* a count of more than 256 goes round again */
+    breq 3f
+    dec r15
+    rjmp 2b
+3:  pop r15
+    pop r14
+    clr r1
+    ldd r18, Y + X_SKIP
+    ldd r19, Y + X_SKIP + 1
+    add r26, r18
+    adc r27, r19
+    ldd r18, Y + W_SKIP
+    ldd r19, Y + W_SKIP + 1
+    add r30, r18
+    adc r31, r19
+    subi r16, 1
+    sbci r17, 0
+    brne 1b
+9:  pop r29
+    pop r28
+    pop r17
+    pop r16
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop r11
+    pop r10
+    ret
     .size fixed_dot_bytes, .-fixed_dot_bytes
 
 /* void fixed_update_span(int16_t *w r25:r24, int8_t x r22, const int16_t *step r21:r20, uint16_t count r19:r18 > 0,
- *                        uint8_t random r16) */
+ *                        uint8_t random r16)
+ * Z: w, X: step */
     .section .text.fixed_update_span, "ax", @progbits
     .global fixed_update_span
     .type fixed_update_span, @function
@@ -121,9 +201,9 @@ fixed_update_span:
     push r16
     push r28
     push r29
-    movw r30, r24           /* Z: w */
-    movw r26, r20           /* X: step */
-    movw r24, r18           /* count */
+    movw r30, r24
+    movw r26, r20
+    movw r24, r18
 1:  ld r18, X+              /* 29 cycles */
     mulsu r22, r18
     sbc r20, r20
@@ -135,7 +215,7 @@ fixed_update_span:
     subi r16, 99            /* + 157 modulo 256 */
     add r28, r16
     ld r18, Z
-    ldd r19, Z+1
+    ldd r19, Z + 1
     adc r18, r29
     adc r19, r20
     brvs 3f
@@ -148,15 +228,14 @@ fixed_update_span:
     pop r28
     pop r16
     ret
-3:  ldi r18, 0xff           /* beyond 16 bits: the sign is the opposite of the true one */
+3:  ldi r18, 0xff           /* beyond 16 bits, on the side that the step's sign says */
     ldi r19, 0x7f
-    sbrs r20, 7             /* the step's sign is the sum's */
+    sbrs r20, 7
     rjmp 4f
     ldi r18, 0x00
     ldi r19, 0x80
-4:  lds r0, fixed_saturated
-    lds r1, fixed_saturated + 1
-    movw r28, r0
+4:  lds r28, fixed_saturated
+    lds r29, fixed_saturated + 1
     adiw r28, 1
     sts fixed_saturated, r28
     sts fixed_saturated + 1, r29

@@ -1,9 +1,9 @@
 /* Dense layers in fixed point. */
 #include "fixed_inner.h"
 
-/* Where the sums of a layer begin to count: input and weight under their exponents, and the bits lost on the way. */
+/* How a layer sums: over its inputs and one output's weights, under which exponent, and with how many bits lost. */
 struct dense_sums {
-    uint32_t group; /* weights from one group to the next */
+    struct fixed_walk walk;
     int16_t exponent, bias_exponent;
     uint8_t lost;
 };
@@ -11,25 +11,20 @@ struct dense_sums {
 static struct dense_sums dense_sums(const struct fixed_values *in, const struct fixed_weights *weights,
                                     const struct engine_dense *shape)
 {
-    const uint8_t lost = fixed_lost((uint32_t)shape->groups * shape->in);
-    const int16_t exponent = (int16_t)(in->exponent + weights->kernel_exponent + lost);
-    return (struct dense_sums){
-        .group = (uint32_t)shape->weight_in * shape->weight_out,
-        .exponent = exponent,
-        .bias_exponent = (int16_t)(weights->bias_exponent - exponent),
-        .lost = lost,
-    };
+    struct dense_sums sums;
+    const size_t used = (size_t)shape->in * shape->weight_out, stored = (size_t)shape->weight_in * shape->weight_out;
+    sums.walk = (struct fixed_walk){ shape->in, shape->groups, 0, (ptrdiff_t)(stored - used), 1, shape->weight_out };
+    sums.lost = fixed_lost((uint32_t)shape->groups * shape->in);
+    sums.exponent = (int16_t)(in->exponent + weights->kernel_exponent + sums.lost);
+    sums.bias_exponent = (int16_t)(weights->bias_exponent - sums.exponent);
+    return sums;
 }
 
 static int32_t dense_sum(const int8_t *in, const struct fixed_weights *weights, uint16_t out,
-                         const struct dense_sums *sums, const struct engine_dense *shape)
+                         const struct dense_sums *sums)
 {
-    int32_t sum = fixed_start(weights->bias, out, sums->bias_exponent);
-    const int16_t *w = weights->kernel + out;
-    for (uint16_t group = 0; group < shape->groups; group++, in += shape->in, w += sums->group) {
-        sum += fixed_long_dot(in, w, shape->weight_out, shape->in, sums->lost);
-    }
-    return sum;
+    return fixed_start(weights->bias, out, sums->bias_exponent) +
+           fixed_any_dot(in, weights->kernel + out, &sums->walk, sums->lost);
 }
 
 void fixed_dense_forward(struct fixed_values *out, const struct fixed_values *in, const struct fixed_weights *weights,
@@ -38,8 +33,7 @@ void fixed_dense_forward(struct fixed_values *out, const struct fixed_values *in
     const struct dense_sums sums = dense_sums(in, weights, shape);
     struct fixed_scale scale = { *shift, 0 };
     for (uint16_t o = 0; o < shape->out; o++) {
-        int32_t sum = dense_sum(in->at, weights, o, &sums, shape);
-        sum = sum < 0 ? fixed_sloped(sum, slope) : sum;
+        const int32_t sum = fixed_activated(dense_sum(in->at, weights, o, &sums), slope);
         int32_t value = fixed_nearest(sum, scale.shift);
         while (!fixed_fits(&scale, value)) {
             fixed_halve(out->at, 1, o);
@@ -56,7 +50,7 @@ void fixed_dense_logits(int16_t *logits, const struct fixed_values *in, const st
 {
     const struct dense_sums sums = dense_sums(in, weights, shape);
     for (uint16_t o = 0; o < shape->out; o++) {
-        logits[o] = fixed_rounded(dense_sum(in->at, weights, o, &sums, shape), (int16_t)(sums.exponent + 8));
+        logits[o] = fixed_rounded(dense_sum(in->at, weights, o, &sums), (int16_t)(sums.exponent + 8));
     }
 }
 
@@ -80,7 +74,7 @@ void fixed_dense_backward_weights(const struct fixed_values *in, const struct fi
     const int8_t *x = in->at;
     dense_steps(step, in->exponent, weights, out_gradient, shape->out);
     for (uint16_t group = 0; group < shape->groups; group++) {
-        int16_t *w = fixed_trained(weights->kernel) + (uint32_t)group * shape->weight_in * shape->weight_out;
+        int16_t *w = fixed_trained(weights->kernel) + group * (size_t)shape->weight_in * shape->weight_out;
         for (uint16_t channel = 0; channel < shape->in; channel++, x++, w += shape->weight_out) {
             if (*x != 0) {
                 fixed_update_row(w, *x, step, shape->out);
@@ -96,16 +90,17 @@ void fixed_dense_backward(struct fixed_values *in_out, uint16_t slope, const str
     struct fixed_scale scale = { *shift, 0 };
     int8_t *x = in_out->at;
     const uint8_t lost = fixed_lost(shape->out);
+    const struct fixed_walk walk = { shape->out, 1, 0, 0, 1, 1 };
     if (!weights->frozen) {
         dense_steps(step, in_out->exponent, weights, out_gradient, shape->out);
     }
     for (uint16_t group = 0; group < shape->groups; group++) {
-        int16_t *w = fixed_trained(weights->kernel) + (uint32_t)group * shape->weight_in * shape->weight_out;
+        int16_t *w = fixed_trained(weights->kernel) + group * (size_t)shape->weight_in * shape->weight_out;
         for (uint16_t channel = 0; channel < shape->in; channel++, x++, w += shape->weight_out) {
             if (*x == 0 && slope == 0) { /* a dead ReLU: nothing flows through it */
                 continue;
             }
-            int32_t sum = fixed_long_dot(out_gradient->at, w, 1, shape->out, lost);
+            int32_t sum = fixed_any_dot(out_gradient->at, w, &walk, lost);
             sum = *x > 0 ? sum : fixed_sloped(sum, slope);
             if (*x != 0 && !weights->frozen) {
                 fixed_update_row(w, *x, step, shape->out);

@@ -63,12 +63,12 @@ static ENGINE_INLINE int32_t fixed_stochastic(int32_t x, uint8_t n)
     return fixed_right(x + (int32_t)(random & (((uint32_t)1 << n) - 1)), n);
 }
 
-/* What an activation makes of a sum, and what its derivative makes of a gradient where the sum was negative. */
-static ENGINE_INLINE int32_t fixed_sloped(int32_t x, uint16_t slope)
+/* x * slope, rounded down. */
+int32_t fixed_sloped(int32_t x, uint16_t slope);
+
+static ENGINE_INLINE int32_t fixed_activated(int32_t sum, uint16_t slope)
 {
-    const int16_t high = (int16_t)(x >> 16);
-    const uint16_t low = (uint16_t)x;
-    return slope == FIXED_LINEAR ? x : (int32_t)high * slope + (int32_t)((uint32_t)low * slope >> 16);
+    return sum < 0 ? fixed_sloped(sum, slope) : sum;
 }
 
 /* A byte of a sample as an 8-bit value. */
@@ -77,10 +77,18 @@ static ENGINE_INLINE int8_t fixed_input_value(const struct fixed_input *in, cons
     return (int8_t)ENGINE_FLASH_U8(in->table[ENGINE_SAMPLE_READ(byte, 0)]);
 }
 
-/* Sum over `count` <= 256 of x[i] * w[i * stride]. */
-int32_t fixed_dot(const int8_t *x, const int16_t *w, uint16_t stride, uint16_t count);
-/* Sum over `count` <= 2^16 of x[i * x_stride] * d[i * d_stride]. */
-int32_t fixed_dot_bytes(const int8_t *x, uint16_t x_stride, const int8_t *d, uint16_t d_stride, uint16_t count);
+/* How two operands are walked side by side: `rows` times `count` elements. A stride leads from an element to the next, a
+ * skip from where a row has ended, one stride past its last element, to the next row. fixed_avr.S knows this layout. */
+struct fixed_walk {
+    uint16_t count, rows;
+    ptrdiff_t x_skip, w_skip;
+    uint16_t x_stride, w_stride;
+};
+
+/* Sum of x × w over at most 256 elements, x_stride being 1. */
+int32_t fixed_dot(const int8_t *x, const int16_t *w, const struct fixed_walk *walk);
+/* Sum of x × d over at most 2^16 elements; `w` in the walk's names is d. */
+int32_t fixed_dot_bytes(const int8_t *x, const int8_t *d, const struct fixed_walk *walk);
 /* w[i] += (x * step[i] + r[i]) >> 8, where r is a byte: random, then 157 more at each i modulo 256. Every r[i] alone is
  * uniform, so that each weight is rounded without bias; together they are spread evenly over the row. */
 void fixed_update_row(int16_t *w, int8_t x, const int16_t *step, uint16_t count);
@@ -101,18 +109,13 @@ static ENGINE_INLINE uint8_t fixed_lost(uint32_t terms)
     return lost;
 }
 
-/* fixed_dot of any count, each 256 terms shifted by `lost`. */
-static ENGINE_INLINE int32_t fixed_long_dot(const int8_t *x, const int16_t *w, uint16_t stride, uint16_t count,
-                                            uint8_t lost)
+/* fixed_dot of any size, each 256 terms shifted by `lost`. */
+int32_t fixed_long_dot(const int8_t *x, const int16_t *w, const struct fixed_walk *walk, uint8_t lost);
+
+static ENGINE_INLINE int32_t fixed_any_dot(const int8_t *x, const int16_t *w, const struct fixed_walk *walk,
+                                           uint8_t lost)
 {
-    if (lost == 0) {
-        return fixed_dot(x, w, stride, count);
-    }
-    int32_t sum = 0;
-    for (; count > 256; count = (uint16_t)(count - 256), x += 256, w += (uint32_t)256 * stride) {
-        sum += fixed_dot(x, w, stride, 256) >> lost;
-    }
-    return sum + (fixed_dot(x, w, stride, count) >> lost);
+    return lost == 0 ? fixed_dot(x, w, walk) : fixed_long_dot(x, w, walk, lost);
 }
 
 /* Where backward writes: frozen weights alone lie in memory that is constant. */
