@@ -1,8 +1,9 @@
 """PlatformIO without its registry: fill a core directory of the project's own, once, from PyPI.
 
 `python -m boards.seed` leaves PlatformIO alone where its registry answers, or where it already has what the native
-twins need. Elsewhere it puts SCons and a minimal `native` platform into `.platformio/`, and points PlatformIO there by
-`platformio.local.ini`, which platformio.ini includes. `PLATFORMIO_CORE_DIR` in the environment wins over both.
+twins need. Elsewhere it puts SCons and minimal platforms of our own, `native` and `atmelavr`, into `.platformio/`, and
+points PlatformIO there by `platformio.local.ini`, which platformio.ini includes. `PLATFORMIO_CORE_DIR` in the
+environment wins over both.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from boards import PROJECT_ROOT
 
-PLATFORM_SOURCE = Path(__file__).resolve().parent / "platforms" / "native"
+PLATFORMS = Path(__file__).resolve().parent / "platforms"
 PROBE_SECONDS = 3.0
 LOCAL_INI = """\
 ; Written by `python -m boards.seed` because PlatformIO's registry did not answer. Delete it to go back to the registry.
@@ -49,7 +50,7 @@ class _Stamp:
     """What a core directory was filled from; another content means that it must be filled again."""
 
     platformio: str
-    native: str
+    platforms: str
 
 
 def seed(root: Path = PROJECT_ROOT, hosts: Sequence[str] | None = None) -> bool:
@@ -134,10 +135,11 @@ def _fill(core: Path, stamp: _Stamp) -> None:
         work = Path(tempfile.mkdtemp(prefix=".seeding-", dir=core))
         try:
             _make_scons(work / "tool-scons")
-            shutil.copytree(PLATFORM_SOURCE, work / "native", ignore=shutil.ignore_patterns("__pycache__"))
-            _write_meta(work / "native", "platform", str(_read_json(PLATFORM_SOURCE / "platform.json")["version"]))
             _move(work / "tool-scons", core / "packages" / "tool-scons", work)
-            _move(work / "native", core / "platforms" / "native", work)
+            for source in sorted(path.parent for path in PLATFORMS.glob("*/platform.json")):
+                shutil.copytree(source, work / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+                _write_meta(work / source.name, "platform", str(_read_json(source / "platform.json")["version"]))
+                _move(work / source.name, core / "platforms" / source.name, work)
         finally:
             shutil.rmtree(work, ignore_errors=True)
         _write(core / "appstate.json", json.dumps(_quiet_settings(_read_json(core / "appstate.json"))))
@@ -173,14 +175,14 @@ def _quiet_settings(state: dict[str, object]) -> dict[str, object]:
 
 def _stamp() -> _Stamp:
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    for path in sorted(path for path in PLATFORM_SOURCE.rglob("*") if path.suffix in (".py", ".json")):
+    for path in sorted(path for path in PLATFORMS.rglob("*") if path.suffix in (".py", ".json")):
         digest.update(path.read_bytes())
     return _Stamp(_platformio_version(), digest.hexdigest())
 
 
 def _read_stamp(core: Path) -> _Stamp | None:
     found = _read_json(core / "seed.json")
-    return _Stamp(str(found.get("platformio")), str(found.get("native"))) if found else None
+    return _Stamp(str(found.get("platformio")), str(found.get("platforms"))) if found else None
 
 
 def _platformio_version() -> str:
