@@ -73,8 +73,10 @@ class FloatWriter(Writer):
             if layer.weighted:
                 arguments.append(self.thing("kernel", index))
                 arguments.append(self.thing("bias", index) if layer.bias else "NULL")
-            suffix = "_sample" if index == 0 else ""
-            yield f"{self.kernel(index, 'forward')}{suffix}({', '.join(arguments)}, {self.shape(index)});"
+            kernel = self.kernel(index, "forward_sample" if index == 0 else "forward")
+            if self.thing("kernel", index) in self.in_flash:
+                kernel = f"ENGINE_FROZEN({kernel})"
+            yield f"{kernel}({', '.join(arguments)}, {self.shape(index)});"
             if layer.slope != 1.0:
                 yield f"engine_activate({self._out(index)}, {self.out_count(index)}, {float_literal(layer.slope)});"
 

@@ -42,6 +42,7 @@ class Constant:
 
     name: str
     size: int
+    in_flash: bool  # even of a chip whose kernels must know
     comment: str
     lines: tuple[str, ...]
 
@@ -69,6 +70,7 @@ class Writer:
         self.names = c_names(self.graph)
         self.arena = arena
         cut = zip(self.graph.tensors, plan.sub_model.cut(weights), strict=True)
+        self.in_flash = {array.name for array in plan.arrays if array.section == "flash"}
         self.frozen = {(t.layer, t.role): (t, values) for t, values in cut if not t.trainable}
 
     def context(self) -> dict[str, Any]:
@@ -126,7 +128,8 @@ class Writer:
             literals, scale = self.literals(values)
             lines = (literals[at : at + NUMBERS_A_LINE] for at in range(0, len(literals), NUMBERS_A_LINE))
             rows = tuple(", ".join(line) + "," for line in lines)
-            yield Constant(f"model_{tensor.role}_{names[tensor.layer]}", tensor.size, brackets(tensor) + scale, rows)
+            name = f"model_{tensor.role}_{names[tensor.layer]}"
+            yield Constant(name, tensor.size, name in self.in_flash, brackets(tensor) + scale, rows)
 
     def shapes(self) -> Iterator[ShapeTable]:
         """Write each layer's sizes at each width."""

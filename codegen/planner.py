@@ -22,6 +22,8 @@ CODE_BYTES = 96  # flash that one kernel call of the generated functions takes a
 WIRE_SHARE = 0.9  # of the line rate that a transfer reaches
 SHIFTS = 2  # bytes a layer at each width: its output's scale and its gradient's
 INPUT_BYTES = 256  # what each byte of a sample is worth in fixed point
+AVR = "atmelavr"
+NEAR_FLASH = 60_000  # bytes of constants that AVR's short instructions reach beside the vectors and the sizes of layers
 LABEL_BYTES = 2  # beside each sample in flash
 EncodingChoice = Literal["auto", "weights", "delta_f32", "delta_q8"]  # auto: the smallest that there is room for
 Section = Literal["ram", "flash", "both"]  # both: AVR copies constants into RAM
@@ -250,7 +252,6 @@ def _own_and_narrower(graph: Graph, ordered: Sequence[Tier], tier: Tier) -> tupl
 def _arrays(board: Board, graphs: Sequence[Graph], accumulates: bool, keeps_origin: bool) -> list[Array]:
     """Return every array that the header declares, in its order."""
     graph, fixed = graphs[0], board.training.kernel == "fixed"
-    constant: Section = "both" if board.training.env == "atmelavr" else "flash"
     arrays = [Array("model_weights", size_of(graph, board.training.kernel), "ram")]
     if accumulates:
         arrays.append(Array("model_gradients", 4 * graph.parameters, "ram"))
@@ -262,14 +263,26 @@ def _arrays(board: Board, graphs: Sequence[Graph], accumulates: bool, keeps_orig
         arrays.append(Array("model_shift", SHIFTS * len(graph.layers) * len(graphs), "ram"))
         arrays.append(Array("model_input", INPUT_BYTES, "flash"))
     sizes = [DENSE_BYTES if layer.kind == "dense" else WINDOW_BYTES for layer in graph.layers]
-    if constant == "both":
+    if board.training.env == AVR:
         arrays.append(Array("model_shape", max(sizes), "ram"))  # those in use
-    for name, layer, size in zip(c_names(graph), graph.layers, sizes, strict=True):
+    for index, (name, layer, size) in enumerate(zip(c_names(graph), graph.layers, sizes, strict=True)):
         arrays.append(Array(f"model_shape_{name}", size * len(graphs), "flash"))
         if not layer.trainable:
-            element = 2 if fixed else 4
-            arrays += [Array(f"model_{t.role}_{name}", element * t.size, constant) for t in layer.tensors()]
+            element, section = 2 if fixed else 4, _frozen_section(board, graph, index)
+            arrays += [Array(f"model_{t.role}_{name}", element * t.size, section) for t in layer.tensors()]
     return arrays
+
+
+def _frozen_section(board: Board, graph: Graph, index: int) -> Section:
+    """Return where a frozen layer's weights lie.
+
+    AVR's float kernels read flash, its first 64 KB, but only forwards; its integer kernels do not.
+    """
+    if board.training.env != AVR:
+        return "flash"
+    below = [tensor for layer in graph.layers[: index + 1] for tensor in layer.tensors()]
+    near = 4 * sum(tensor.size for tensor in below) <= NEAR_FLASH
+    return "flash" if board.training.kernel == "f32" and index < graph.first_trainable and near else "both"
 
 
 def _ram_parts(board: Board, graph: Graph, arrays: Sequence[Array]) -> dict[str, int]:

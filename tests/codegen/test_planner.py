@@ -69,7 +69,7 @@ def test_all_boards_agree_on_a_tier() -> None:
     [(env, tier) for env in COMPILERS for tier in TIERS if (env, tier.name) != ("atmelavr", "expanded")],  # over 32 KB
 )
 @pytest.mark.parametrize("batch", [1, 8])
-@pytest.mark.parametrize("trainable", [None, ("conv3", "logits")])
+@pytest.mark.parametrize("trainable", [None, ("conv3", "logits"), ("conv2", "logits")])
 def test_planned_arrays_are_the_symbols(tmp_path: Path, env: str, batch: int, trainable: Any, tier: Tier) -> None:
     compiler, nm = COMPILERS[env]
     require(compiler.split()[0])
@@ -109,7 +109,7 @@ def test_parts_make_the_whole() -> None:
     assert found.ram == sum(found.ram_parts.values())
 
 
-def test_constants_take_ram_on_avr_only() -> None:
+def test_frozen_weights_take_ram_on_an_avr_that_goes_back_through_them() -> None:
     def difference(trainable: tuple[str, ...] | None) -> int:
         graph, _ = example(trainable)
         tier = next(tier for tier in TIERS if tier.name == "micro")
@@ -118,7 +118,19 @@ def test_constants_take_ram_on_avr_only() -> None:
         return avr.ram - arm.ram
 
     assert difference(None) == 22  # the sizes in use; all of them lie in flash
-    assert difference(("logits",)) == 22 + 4 * (20 + 76 + 148)
+    assert difference(("logits",)) == 22
+    assert difference(("conv1", "logits")) == 22 + 4 * (76 + 148)
+
+
+def test_an_avr_reads_64_kb_of_its_flash() -> None:
+    graph, _ = example(("logits",))
+    arrays = {array.name: array for array in plan(board(env="atmelavr"), graph, TIERS, TIERS[0], Training()).arrays}
+    frozen = [arrays[f"model_kernel_conv{number}"] for number in (1, 2, 3)]
+    assert [array.section for array in frozen] == ["flash", "flash", "flash"]
+    assert sum(array.bytes for array in frozen) == 4 * 9 * (16 + 16 * 32 + 32 * 32)
+    wide = replace(graph, layers=tuple(replace(layer, kernel=(4, 4)) for layer in graph.layers))
+    arrays = {array.name: array for array in plan(board(env="atmelavr"), wide, TIERS, TIERS[0], Training()).arrays}
+    assert [arrays[array.name].section for array in frozen] == ["flash", "flash", "both"]
 
 
 WEIGHTS, BATCH, ORIGIN = 3576, 2648 + 3576, 3576  # micro: gradients cost the arena's scratch no longer needed
