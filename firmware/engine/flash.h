@@ -15,6 +15,7 @@
 #define ENGINE_FLASH
 #define ENGINE_FLASH_U8(x) (x)
 #define ENGINE_FLASH_U16(x) (x)
+#define ENGINE_FLASH_COPY(to, from) memcpy(&(to), &(from), sizeof(to))
 #define ENGINE_FROZEN(kernel) kernel
 #endif
 
