@@ -12,13 +12,34 @@ void fixed_seed(uint32_t seed)
     }
 }
 
-static int16_t held(int32_t value)
+/* x >> n for n < 32; an 8-bit core moves whole bytes first. */
+static ENGINE_INLINE int32_t right(int32_t x, uint8_t n)
 {
-    if (value > INT16_MAX || value < INT16_MIN) {
-        fixed_saturated++;
-        return value > 0 ? INT16_MAX : INT16_MIN;
+#ifdef __AVR__
+    if (n >= 16) {
+        x >>= 16;
+        n = (uint8_t)(n - 16);
     }
-    return (int16_t)value;
+    if (n >= 8) {
+        x >>= 8;
+        n = (uint8_t)(n - 8);
+    }
+#endif
+    return x >> n;
+}
+
+int32_t fixed_nearest(int32_t x, uint8_t n)
+{
+    return n == 0 ? x : (right(x, (uint8_t)(n - 1)) + 1) >> 1;
+}
+
+int32_t fixed_stochastic(int32_t x, uint8_t n)
+{
+    const uint16_t random = fixed_random();
+    if (n >= 16) {
+        return (right(x, (uint8_t)(n - 16)) + (int32_t)random) >> 16;
+    }
+    return right(x + (int32_t)(uint16_t)((uint32_t)random >> (16 - n)), n);
 }
 
 int32_t fixed_sloped(int32_t x, uint16_t slope)
@@ -34,32 +55,43 @@ int16_t fixed_rounded(int32_t value, int16_t exponent)
         return 0;
     }
     if (exponent <= 0) {
-        return held(fixed_stochastic(value, (uint8_t)-exponent));
+        value = fixed_stochastic(value, (uint8_t)-exponent);
+    } else if (exponent > 15 || value > INT16_MAX || value < INT16_MIN) {
+        value = value > 0 ? INT32_MAX : INT32_MIN;
+    } else {
+        value = (int32_t)((uint32_t)value << exponent);
     }
-    const uint8_t by = (uint8_t)(exponent < 16 ? exponent : 16);
-    const int32_t limit = (int32_t)INT16_MAX + 1; /* one more is enough to be held, and cannot overflow */
-    return held((value > limit ? limit : value < -limit ? -limit : value) * ((int32_t)1 << (by < 15 ? by : 15)));
+    if (value > INT16_MAX || value < INT16_MIN) {
+        fixed_saturated++;
+        return value > 0 ? INT16_MAX : INT16_MIN;
+    }
+    return (int16_t)value;
 }
 
 void fixed_add(int16_t *w, int16_t delta)
 {
-    *w = held((int32_t)*w + delta);
+    const int16_t sum = (int16_t)((uint16_t)*w + (uint16_t)delta);
+    if (((*w ^ sum) & (delta ^ sum)) < 0) { /* both signs differ from the sum's: it wrapped */
+        fixed_saturated++;
+        *w = delta > 0 ? INT16_MAX : INT16_MIN;
+    } else {
+        *w = sum;
+    }
 }
 
 int32_t fixed_start(const int16_t *bias, uint16_t channel, int16_t exponent)
 {
-    const int32_t limit = (int32_t)1 << 29;
-    if (bias == NULL || exponent < -15) {
-        return 0;
-    }
-    int32_t value = bias[channel];
+    const int16_t value = bias == NULL ? 0 : bias[channel];
     if (exponent <= 0) {
-        return fixed_nearest(value, (uint8_t)-exponent);
+        return exponent < -15 ? 0 : fixed_nearest(value, (uint8_t)-exponent);
     }
-    for (; exponent > 0 && value < limit && value > -limit; exponent--) {
-        value *= 2;
+    if (exponent > 14 && value != 0) {
+        const uint16_t magnitude = (uint16_t)(value < 0 ? -(uint16_t)value : (uint16_t)value);
+        if (exponent > 29 || magnitude >> (29 - exponent) != 0) {
+            return value < 0 ? -((int32_t)1 << 29) : (int32_t)1 << 29;
+        }
     }
-    return value > limit ? limit : value < -limit ? -limit : value;
+    return value == 0 ? 0 : (int32_t)((uint32_t)value << exponent);
 }
 
 void fixed_halve(int8_t *at, uint16_t stride, uint32_t count)
@@ -98,7 +130,7 @@ static void fixed_update_span(int16_t *w, int8_t x, const int16_t *step, uint16_
 {
     for (; count > 0; count--, w++, step++) {
         random = (uint8_t)(random + 157U);
-        *w = held(*w + (((int32_t)x * *step + random) >> 8));
+        fixed_add(w, (int16_t)(((int32_t)x * *step + random) >> 8));
     }
 }
 #endif

@@ -30,39 +30,11 @@ static ENGINE_INLINE uint16_t fixed_random(void)
     return x;
 }
 
-/* x >> n for n < 32; an 8-bit core moves whole bytes first. */
-static ENGINE_INLINE int32_t fixed_right(int32_t x, uint8_t n)
-{
-#ifdef __AVR__
-    if (n >= 16) {
-        x >>= 16;
-        n = (uint8_t)(n - 16);
-    }
-    if (n >= 8) {
-        x >>= 8;
-        n = (uint8_t)(n - 8);
-    }
-#endif
-    return x >> n;
-}
-
-/* x / 2^n, to nearest. */
-static ENGINE_INLINE int32_t fixed_nearest(int32_t x, uint8_t n)
-{
-    return n == 0 ? x : (fixed_right(x, (uint8_t)(n - 1)) + 1) >> 1;
-}
-
-/* x / 2^n, up or down with the probability that leaves the mean where it is. */
-static ENGINE_INLINE int32_t fixed_stochastic(int32_t x, uint8_t n)
-{
-    const uint16_t random = fixed_random();
-    if (n > 16) { /* sixteen random bits are enough: below them lies 2^-16 of the result's last place */
-        x = fixed_right(x, (uint8_t)(n - 16));
-        n = 16;
-    }
-    return fixed_right(x + (int32_t)(random & (((uint32_t)1 << n) - 1)), n);
-}
-
+/* x / 2^n, to nearest; halves up. |x| < 2^31 - 2^16 here and below, n < 32. */
+int32_t fixed_nearest(int32_t x, uint8_t n);
+/* x / 2^n, up or down with the probability that leaves the mean where it is: sixteen random bits are added below the
+ * result's last place, which leaves 2^-17 of it where n is larger. */
+int32_t fixed_stochastic(int32_t x, uint8_t n);
 /* x * slope, rounded down. */
 int32_t fixed_sloped(int32_t x, uint16_t slope);
 

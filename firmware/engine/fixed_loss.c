@@ -3,7 +3,7 @@
 
 #define LOG2_E 47274U   /* in 1/32768 */
 #define LN_2 45426U     /* in 1/65536 */
-#define FAR_BELOW 20    /* octaves under the maximum from which a class has no share */
+#define FAR_BELOW 20    /* octaves below the maximum from which a class has no share */
 
 /* a * b / 65536. */
 static uint16_t high_product(uint16_t a, uint16_t b)
@@ -11,18 +11,18 @@ static uint16_t high_product(uint16_t a, uint16_t b)
     return (uint16_t)((uint32_t)a * b >> 16);
 }
 
-/* 2^-x in 1/65536 for x in 1/4096; at most 65535; relative error below 2e-4 and half a last place. The cubic is the
+/* 2^-x in 1/65536 for x in 1/2^23; at most 65535; relative error below 2e-4 and half a last place. The cubic is the
  * minimax one on [0, 1). */
 static uint16_t power_of_half(uint32_t x)
 {
-    if (x >> 12 >= FAR_BELOW) {
+    if (x >> 24 >= FAR_BELOW / 2) {
         return 0;
     }
-    const uint16_t f = (uint16_t)(x << 4);
+    const uint16_t f = (uint16_t)(x * 2 >> 8);
     uint16_t p = (uint16_t)(15200U - high_product(f, 2632));
     p = (uint16_t)(45340U - high_product(f, p));
     p = (uint16_t)(UINT16_MAX - high_product(f, p));
-    return (uint16_t)(p >> (x >> 12));
+    return (uint16_t)((uint32_t)p >> (x * 2 >> 24));
 }
 
 /* ln(x / 65536) in 1/65536 for x >= 65536; error below 1e-3. */
@@ -69,19 +69,18 @@ static int16_t adjust(int16_t *logits, uint16_t classes, const int16_t *adjustme
     return maximum;
 }
 
-/* error[c] = what the step makes of a class's error in 1/32768, to its last bit; 8 of them are kept. */
+/* The step makes error[c] * mantissa of a class's error in 1/32768; its upper 8 bits are kept. */
 static void to_values(struct fixed_values *gradient, const int16_t *error, uint16_t classes, uint16_t mantissa,
                       int16_t exponent)
 {
-    uint32_t peak = 0;
+    uint16_t largest = 0;
     uint8_t shift = 0;
     for (uint16_t c = 0; c < classes; c++) {
-        const int32_t value = (int32_t)error[c] * mantissa;
-        const uint32_t magnitude = (uint32_t)(value < 0 ? -value : value);
-        peak = magnitude > peak ? magnitude : peak;
+        const uint16_t magnitude = (uint16_t)(error[c] < 0 ? -error[c] : error[c]);
+        largest = magnitude > largest ? magnitude : largest;
     }
-    for (; peak >= FIXED_MAX; peak >>= 1) { /* rounded up, the largest still is FIXED_MAX */
-        shift++;
+    for (uint32_t peak = (uint32_t)largest * mantissa; peak >= FIXED_MAX; peak >>= 1) {
+        shift++; /* rounded up, the largest still is FIXED_MAX */
     }
     for (uint16_t c = 0; c < classes; c++) {
         gradient->at[c] = (int8_t)fixed_stochastic((int32_t)error[c] * mantissa, shift);
@@ -99,7 +98,7 @@ float fixed_cross_entropy(struct fixed_values *gradient, int16_t *logits, uint16
     for (uint16_t c = 0; c < classes; c++) {
         const uint16_t below = (uint16_t)(maximum - logits[c]);
         aligned += (uint32_t)below * share(target, c) >> 15;
-        const uint16_t power = power_of_half((uint32_t)below * per_octave >> 11);
+        const uint16_t power = power_of_half((uint32_t)below * per_octave);
         logits[c] = (int16_t)(power >> 1);
         sum += power;
     }
