@@ -101,56 +101,88 @@ void fixed_halve(int8_t *at, uint16_t stride, uint32_t count)
     }
 }
 
-#ifdef __AVR__ /* fixed_avr.S has these loops */
-void fixed_update_span(int16_t *w, int8_t x, const int16_t *step, uint16_t count, uint8_t random);
-#else
-int32_t fixed_dot(const int8_t *x, const int16_t *w, const struct fixed_walk *walk)
+#ifndef __AVR__ /* fixed_avr.S has these loops */
+int32_t fixed_dot(const int8_t *x, const int16_t *w, uint16_t count)
 {
     int32_t sum = 0;
+    for (; count > 0; count--) {
+        sum += (int32_t)*x++ * *w++;
+    }
+    return sum;
+}
+
+void fixed_dot_pair(int32_t sum[2], const int8_t *x, const int16_t *w, const struct fixed_walk *walk, uint8_t sums)
+{
+    sum[0] = sum[1] = 0;
     for (uint16_t row = walk->rows; row > 0; row--, x += walk->x_skip, w += walk->w_skip) {
         for (uint16_t left = walk->count; left > 0; left--, x++, w += walk->w_stride) {
-            sum += (int32_t)*x * *w;
+            sum[0] += (int32_t)*x * w[0];
+            sum[1] += sums > 1 ? (int32_t)*x * w[1] : 0;
         }
     }
-    return sum;
 }
 
-int32_t fixed_dot_bytes(const int8_t *x, const int8_t *d, const struct fixed_walk *walk)
+void fixed_dot_bytes(int32_t sum[2], const int8_t *x, const int8_t *d, const struct fixed_walk *walk, uint8_t sums)
 {
-    int32_t sum = 0;
+    sum[0] = sum[1] = 0;
     for (uint16_t row = walk->rows; row > 0; row--, x += walk->x_skip, d += walk->w_skip) {
         for (uint16_t left = walk->count; left > 0; left--, x += walk->x_stride, d += walk->w_stride) {
-            sum += (int16_t)(*x * *d);
+            sum[0] += (int16_t)(*x * d[0]);
+            sum[1] += sums > 1 ? (int16_t)(*x * d[1]) : 0;
         }
     }
-    return sum;
 }
 
-static void fixed_update_span(int16_t *w, int8_t x, const int16_t *step, uint16_t count, uint8_t random)
+static void update_row(int16_t *w, int8_t x, const int16_t *step, uint16_t count)
 {
+    uint8_t random = (uint8_t)fixed_random();
     for (; count > 0; count--, w++, step++) {
         random = (uint8_t)(random + 157U);
         fixed_add(w, (int16_t)(((int32_t)x * *step + random) >> 8));
     }
 }
+
+void fixed_update_rows(int16_t *w, const int8_t *x, const int16_t *step, uint16_t count, uint16_t rows,
+                       ptrdiff_t w_skip)
+{
+    for (; rows > 0; rows--, x++, w += count + w_skip) {
+        if (*x != 0) {
+            update_row(w, *x, step, count);
+        }
+    }
+}
 #endif
 
-void fixed_update_row(int16_t *w, int8_t x, const int16_t *step, uint16_t count)
-{
-    fixed_update_span(w, x, step, count, (uint8_t)fixed_random());
-}
-
-int32_t fixed_long_dot(const int8_t *x, const int16_t *w, const struct fixed_walk *walk, uint8_t lost)
+int32_t fixed_long_dot(const int8_t *x, const int16_t *w, uint16_t count, uint8_t lost)
 {
     int32_t sum = 0;
+    if (lost == 0) {
+        return fixed_dot(x, w, count);
+    }
+    for (; count > 256; count = (uint16_t)(count - 256), x += 256, w += 256) {
+        sum += fixed_dot(x, w, 256) >> lost;
+    }
+    return sum + (fixed_dot(x, w, count) >> lost);
+}
+
+void fixed_long_dot_pair(int32_t sum[2], const int8_t *x, const int16_t *w, const struct fixed_walk *walk,
+                         uint8_t sums, uint8_t lost)
+{
+    if (lost == 0) {
+        fixed_dot_pair(sum, x, w, walk, sums);
+        return;
+    }
+    sum[0] = sum[1] = 0;
     for (uint16_t row = walk->rows; row > 0; row--, x += walk->x_skip, w += walk->w_skip) {
         struct fixed_walk piece = { .rows = 1, .w_stride = walk->w_stride };
         for (uint16_t left = walk->count; left > 0; left = (uint16_t)(left - piece.count)) {
+            int32_t part[2];
             piece.count = left < 256 ? left : 256;
-            sum += fixed_dot(x, w, &piece) >> lost;
+            fixed_dot_pair(part, x, w, &piece, sums);
+            sum[0] += part[0] >> lost;
+            sum[1] += part[1] >> lost;
             x += piece.count;
             w += (size_t)piece.count * walk->w_stride;
         }
     }
-    return sum;
 }

@@ -1,9 +1,12 @@
-/* The fixed-point inner loops for AVR: what fixed.c says in C, an element in 20 to 29 cycles where the compiler takes
- * 60 to 100. Empty on other targets.
+/* The fixed-point inner loops for AVR: what fixed.c says in C, an element in 12 to 29 cycles where the compiler takes 60
+ * to 100. Empty on other targets.
  *
  * avr-gcc's convention: arguments from r25 downwards in pairs, a 32-bit result in r25:r22; r18 to r27, r30 and r31 are
  * free, r1 is zero between functions; r2 to r17, r28 and r29 are the caller's. MULS and MULSU leave the product in r1:r0
  * and its sign in carry, from which SBC makes a byte of sign bits.
+ *
+ * 8 × 16 bits: the products with a weight's lower byte and with its upper one are summed apart, 24 bits each, which holds
+ * 256 of either (127 * 255 * 256 < 2^23); in the end the upper sum is added a byte further up.
  */
 #ifdef __AVR__
 
@@ -15,48 +18,129 @@
 #define X_STRIDE 8
 #define W_STRIDE 10
 
-/* \a3:\a0 += r1:r0, sign extended by way of r20. */
-.macro add_product a0, a1, a2, a3
+/* \a2:\a0 += r1:r0, whose sign is in carry; r20 is overwritten. */
+.macro add_product a0, a1, a2
     sbc r20, r20
     add \a0, r0
     adc \a1, r1
     adc \a2, r20
-    adc \a3, r20
 .endm
 
-/* r25:r22 += r18 * the weight's lower byte in r19. */
-.macro multiply_low
-    mulsu r18, r19
-    add_product r22, r23, r24, r25
+/* The 24 bits \a2:\a0 and, a byte further up, \b2:\b0 into \b2:\b1:\b0:\a0, by way of r20. */
+.macro join a0, a1, a2, b0, b1, b2
+    clr r20
+    sbrc \a2, 7
+    com r20
+    add \b0, \a1
+    adc \b1, \a2
+    adc \b2, r20
 .endm
 
-/* r25:r22 += r18 * the weight's upper byte in r19 * 256. */
-.macro multiply_high
-    muls r18, r19
-    sbc r20, r20
-    add r23, r0
-    adc r24, r1
-    adc r25, r20
+.macro save from, to
+    .irp r, 2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,28,29
+    .if \r >= \from && \r <= \to
+    push r\r
+    .endif
+    .endr
 .endm
 
-/* int32_t fixed_dot(const int8_t *x r25:r24, const int16_t *w r23:r22, const struct fixed_walk *walk r21:r20)
- * X: x, Z: w, Y: walk; r16: count, r17: rows left, r15:r14: w_stride in bytes. rows <= 255, count <= 256 (0) */
+.macro restore from, to
+    .irp r, 29,28,17,16,15,14,13,12,11,10,9,8,7,6,5,4,3,2
+    .if \r >= \from && \r <= \to
+    pop r\r
+    .endif
+    .endr
+.endm
+
+/* Counts are 16 bits, counted down by bytes: the upper one says how often the lower one comes to zero. */
+.macro round_up low, high
+    cpse \low, r1
+    inc \high
+.endm
+
+/* Leads X and Z (elements of \bytes) to the next row; r19:r18 is overwritten. */
+.macro next_row bytes
+    ldd r18, Y + X_SKIP
+    ldd r19, Y + X_SKIP + 1
+    add r26, r18
+    adc r27, r19
+    ldd r18, Y + W_SKIP
+    ldd r19, Y + W_SKIP + 1
+    .if \bytes == 2
+    lsl r18
+    rol r19
+    .endif
+    add r30, r18
+    adc r31, r19
+.endm
+
+/* Stores \a3:\a0 and \b3:\b0 as int32_t sum[2] at Z. */
+.macro store_sums a0, a1, a2, a3, b0, b1, b2, b3
+    st Z, \a0
+    std Z + 1, \a1
+    std Z + 2, \a2
+    std Z + 3, \a3
+    std Z + 4, \b0
+    std Z + 5, \b1
+    std Z + 6, \b2
+    std Z + 7, \b3
+.endm
+
+/* int32_t fixed_dot(const int8_t *x r25:r24, const int16_t *w r23:r22, uint16_t count r21:r20 <= 256) */
     .section .text.fixed_dot, "ax", @progbits
     .global fixed_dot
     .type fixed_dot, @function
 fixed_dot:
-    push r14
-    push r15
     push r16
     push r17
-    push r28
-    push r29
     movw r26, r24
     movw r30, r22
-    movw r28, r20
-    clr r22
+    mov r21, r20            /* 256 is 0 */
+    clr r22                 /* lower sum: r17:r16:r22; upper sum: r25:r24:r23 */
     clr r23
     movw r24, r22
+    movw r16, r22
+1:  ld r18, X+              /* 21 cycles */
+    ld r19, Z+
+    mulsu r18, r19
+    add_product r22, r16, r17
+    ld r19, Z+
+    muls r18, r19
+    add_product r23, r24, r25
+    dec r21
+    brne 1b
+    join r22, r16, r17, r23, r24, r25
+    clr r1
+    pop r17
+    pop r16
+    ret
+    .size fixed_dot, .-fixed_dot
+
+/* void fixed_dot_pair(int32_t sum[2] r25:r24, const int8_t *x r23:r22, const int16_t *w r21:r20,
+ *                     const struct fixed_walk *walk r19:r18, uint8_t sums r16)
+ * X: x, Z: w, Y: walk; r17: rows left (<= 255), r16: count (256 is 0), r15:r14: w_stride in bytes
+ * first sums: r4:r3:r2 and r7:r6:r5; second: r10:r9:r8 and r13:r12:r11 */
+    .section .text.fixed_dot_pair, "ax", @progbits
+    .global fixed_dot_pair
+    .type fixed_dot_pair, @function
+fixed_dot_pair:
+    save 2, 29
+    push r24
+    push r25
+    movw r26, r22
+    movw r30, r20
+    movw r28, r18
+    clr r2
+    clr r3
+    movw r4, r2
+    movw r6, r2
+    movw r8, r2
+    movw r10, r2
+    movw r12, r2
+    ldd r14, Y + W_STRIDE
+    ldd r15, Y + W_STRIDE + 1
+    lsl r14
+    rol r15
     ldd r17, Y + ROWS
     ldd r16, Y + COUNT
     ldd r0, Y + COUNT + 1
@@ -64,147 +148,155 @@ fixed_dot:
     breq 9f
     tst r17
     breq 9f
-    ldd r14, Y + W_STRIDE
-    ldd r15, Y + W_STRIDE + 1
-    lsl r14
-    rol r15
 1:  mov r21, r16
-    ldi r18, 2
-    cp r14, r18
-    cpc r15, r1
-    brne 4f
-2:  ld r18, X+              /* weights side by side: 22 cycles */
-    ld r19, Z+
-    multiply_low
-    ld r19, Z+
-    multiply_high
-    dec r21
-    brne 2b
-3:  clr r1
-    ldd r18, Y + X_SKIP
-    ldd r19, Y + X_SKIP + 1
-    add r26, r18
-    adc r27, r19
-    ldd r18, Y + W_SKIP
-    ldd r19, Y + W_SKIP + 1
-    lsl r18
-    rol r19
-    add r30, r18
-    adc r31, r19
-    dec r17
-    brne 1b
-9:  pop r29
-    pop r28
-    pop r17
-    pop r16
-    pop r15
-    pop r14
-    ret
-4:  ld r18, X+              /* weights a stride apart: 24 cycles */
+2:  ld r18, X+              /* 19.5 cycles a product */
     ld r19, Z
-    multiply_low
+    mulsu r18, r19
+    add_product r2, r3, r4
     ldd r19, Z + 1
-    multiply_high
+    muls r18, r19
+    add_product r5, r6, r7
+    ldd r19, Z + 2
+    mulsu r18, r19
+    add_product r8, r9, r10
+    ldd r19, Z + 3
+    muls r18, r19
+    add_product r11, r12, r13
     add r30, r14
     adc r31, r15
     dec r21
-    brne 4b
-    rjmp 3b
-    .size fixed_dot, .-fixed_dot
+    brne 2b
+    next_row 2
+    dec r17
+    brne 1b
+    clr r1
+9:  join r2, r3, r4, r5, r6, r7
+    join r8, r9, r10, r11, r12, r13
+    pop r31
+    pop r30
+    store_sums r2, r5, r6, r7, r8, r11, r12, r13
+    restore 2, 29
+    ret
+    .size fixed_dot_pair, .-fixed_dot_pair
 
-/* int32_t fixed_dot_bytes(const int8_t *x r25:r24, const int8_t *d r23:r22, const struct fixed_walk *walk r21:r20)
- * X: x, Z: d, Y: walk; r11:r10: x_stride, r13:r12: w_stride, r15:r14: count, r17:r16: rows left */
+/* void fixed_dot_bytes(int32_t sum[2] r25:r24, const int8_t *x r23:r22, const int8_t *d r21:r20,
+ *                      const struct fixed_walk *walk r19:r18, uint8_t sums r16)
+ * X: x, Z: d, Y: walk; r23:r22: rows left, r25:r24: count, r11:r10: x_stride, r13:r12: w_stride
+ * first sum: r5:r2, second: r9:r6 */
     .section .text.fixed_dot_bytes, "ax", @progbits
     .global fixed_dot_bytes
     .type fixed_dot_bytes, @function
 fixed_dot_bytes:
-    push r10
-    push r11
-    push r12
-    push r13
-    push r14
-    push r15
-    push r16
-    push r17
+    save 2, 15
     push r28
     push r29
-    movw r26, r24
-    movw r30, r22
-    movw r28, r20
-    clr r22
-    clr r23
-    movw r24, r22
+    push r24
+    push r25
+    movw r26, r22
+    movw r30, r20
+    movw r28, r18
+    clr r2
+    clr r3
+    movw r4, r2
+    movw r6, r2
+    movw r8, r2
     ldd r10, Y + X_STRIDE
     ldd r11, Y + X_STRIDE + 1
     ldd r12, Y + W_STRIDE
     ldd r13, Y + W_STRIDE + 1
     ldd r14, Y + COUNT
     ldd r15, Y + COUNT + 1
-    ldd r16, Y + ROWS
-    ldd r17, Y + ROWS + 1
-    cp r14, r1
-    cpc r15, r1
+    ldd r22, Y + ROWS
+    ldd r23, Y + ROWS + 1
+    mov r0, r14
+    or r0, r15
     breq 9f
-    cp r16, r1
-    cpc r17, r1
+    mov r0, r22
+    or r0, r23
     breq 9f
-1:  push r14
-    push r15
-2:  ld r18, X               /* 21 cycles */
-    ld r19, Z
+    round_up r14, r15
+    round_up r22, r23
+1:  movw r24, r14
+2:  ld r18, X               /* 14.5 cycles a product */
     add r26, r10
     adc r27, r11
+    ld r19, Z
+    ldd r21, Z + 1
     add r30, r12
     adc r31, r13
     muls r18, r19
-    add_product r22, r23, r24, r25
-    dec r14
+    add_product r2, r3, r4
+    adc r5, r20
+    muls r18, r21
+    add_product r6, r7, r8
+    adc r9, r20
+    dec r24
     brne 2b
-    tst r15                 /* a count of more than 256 goes round again */
-    breq 3f
-    dec r15
-    rjmp 2b
-3:  pop r15
-    pop r14
-    clr r1
-    ldd r18, Y + X_SKIP
-    ldd r19, Y + X_SKIP + 1
-    add r26, r18
-    adc r27, r19
-    ldd r18, Y + W_SKIP
-    ldd r19, Y + W_SKIP + 1
-    add r30, r18
-    adc r31, r19
-    subi r16, 1
-    sbci r17, 0
+    dec r25
+    brne 2b
+    next_row 1
+    dec r22
     brne 1b
-9:  pop r29
+    dec r23
+    brne 1b
+    clr r1
+9:  pop r31
+    pop r30
+    store_sums r2, r3, r4, r5, r6, r7, r8, r9
+    pop r29
     pop r28
-    pop r17
-    pop r16
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop r11
-    pop r10
+    restore 2, 15
     ret
     .size fixed_dot_bytes, .-fixed_dot_bytes
 
-/* void fixed_update_span(int16_t *w r25:r24, int8_t x r22, const int16_t *step r21:r20, uint16_t count r19:r18 > 0,
- *                        uint8_t random r16)
- * Z: w, X: step */
-    .section .text.fixed_update_span, "ax", @progbits
-    .global fixed_update_span
-    .type fixed_update_span, @function
-fixed_update_span:
-    push r16
-    push r28
-    push r29
+/* void fixed_update_rows(int16_t *w r25:r24, const int8_t *x r23:r22, const int16_t *step r21:r20,
+ *                        uint16_t count r19:r18 > 0, uint16_t rows r17:r16 > 0, ptrdiff_t w_skip r15:r14)
+ * Z: w, X: step, r7:r6: count in bytes, r9:r8: x, r11:r10: step's start, r13:r12: count, r15:r14: w_skip in bytes
+ * in a row: r22: x, r23: its random byte, r25:r24: count, r20 and r29:r28: the product */
+    .section .text.fixed_update_rows, "ax", @progbits
+    .global fixed_update_rows
+    .type fixed_update_rows, @function
+fixed_update_rows:
+    save 6, 29
     movw r30, r24
-    movw r26, r20
-    movw r24, r18
-1:  ld r18, X+              /* 29 cycles */
+    movw r8, r22
+    movw r10, r20
+    movw r12, r18
+    movw r6, r18
+    lsl r6
+    rol r7
+    lsl r14
+    rol r15
+    round_up r12, r13
+    round_up r16, r17
+1:  movw r26, r8
+    ld r22, X+
+    movw r8, r26
+    tst r22
+    brne 5f
+    add r30, r6             /* nothing to add: past the row */
+    adc r31, r7
+    rjmp 4f
+5:  lds r18, fixed_state    /* fixed_random() */
+    lds r19, fixed_state + 1
+    mov r20, r18            /* x ^= x << 7 */
+    clr r21
+    bst r19, 0
+    lsr r20
+    ror r21
+    bld r20, 7
+    eor r18, r21
+    eor r19, r20
+    mov r20, r19            /* x ^= x >> 9 */
+    lsr r20
+    eor r18, r20
+    eor r19, r18            /* x ^= x << 8 */
+    sts fixed_state, r18
+    sts fixed_state + 1, r19
+    mov r23, r18
+    movw r26, r10
+    movw r24, r12
+2:  ld r18, X+              /* 28 cycles */
     mulsu r22, r18
     sbc r20, r20
     movw r28, r0
@@ -212,40 +304,46 @@ fixed_update_span:
     muls r22, r18
     add r29, r0
     adc r20, r1             /* r20:r29:r28 = x * step */
-    subi r16, 99            /* + 157 modulo 256 */
-    add r28, r16
+    subi r23, 99            /* + 157 modulo 256 */
+    add r28, r23
     ld r18, Z
     ldd r19, Z + 1
     adc r18, r29
     adc r19, r20
-    brvs 3f
-2:  st Z+, r18
+    brvs 6f
+3:  st Z+, r18
     st Z+, r19
-    sbiw r24, 1
-    brne 1b
+    dec r24
+    brne 2b
+    dec r25
+    brne 2b
+4:  add r30, r14
+    adc r31, r15
     clr r1
-    pop r29
-    pop r28
-    pop r16
+    dec r16
+    brne 1b
+    dec r17
+    brne 1b
+    restore 6, 29
     ret
-3:  ldi r18, 0xff           /* beyond 16 bits, on the side that the step's sign says */
+6:  ldi r18, 0xff           /* beyond 16 bits, on the side that the step's sign says */
     ldi r19, 0x7f
     sbrs r20, 7
-    rjmp 4f
+    rjmp 7f
     ldi r18, 0x00
     ldi r19, 0x80
-4:  lds r28, fixed_saturated
+7:  lds r28, fixed_saturated
     lds r29, fixed_saturated + 1
     adiw r28, 1
     sts fixed_saturated, r28
     sts fixed_saturated + 1, r29
-    brne 2b
+    brne 3b
     lds r28, fixed_saturated + 2
     lds r29, fixed_saturated + 3
     adiw r28, 1
     sts fixed_saturated + 2, r28
     sts fixed_saturated + 3, r29
-    rjmp 2b
-    .size fixed_update_span, .-fixed_update_span
+    rjmp 3b
+    .size fixed_update_rows, .-fixed_update_rows
 
 #endif

@@ -1,7 +1,12 @@
-/* Two-dimensional convolution in fixed point; in one dimension the height is 1. Channel by channel: an output channel's
- * weights are gathered once, and then lie as its inputs do. */
+/* Two-dimensional convolution in fixed point; in one dimension the height is 1. Channels are taken two at a time: their
+ * weights are gathered side by side, in the order in which the values that they meet lie. */
 #include "fixed_inner.h"
 #include "window.h"
+
+static ENGINE_INLINE uint8_t pair_of(uint16_t channels, uint16_t channel)
+{
+    return channels - channel > 1 ? 2 : 1;
+}
 
 /// Forward ///
 
@@ -17,77 +22,96 @@ static struct conv2d_sums conv2d_sums(int8_t in_exponent, const struct fixed_wei
     const uint16_t row = (uint16_t)(s->kernel_width * s->in_channels);
     const uint8_t lost = fixed_lost((uint32_t)s->kernel_height * row);
     const int16_t exponent = (int16_t)(in_exponent + weights->kernel_exponent + lost);
-    return (struct conv2d_sums){ row, exponent, (int16_t)(weights->bias_exponent - exponent), lost };
+    return (struct conv2d_sums){ (uint16_t)(2 * row), exponent, (int16_t)(weights->bias_exponent - exponent), lost };
 }
 
-/* The weights of one output channel, side by side. */
-static void conv2d_filter(int16_t *filter, const int16_t *kernel, uint16_t channel, const struct engine_window *s)
-{
-    const size_t tap_size = (size_t)s->weight_in * s->weight_out;
-    const int16_t *w = kernel + channel;
-    for (uint16_t tap = (uint16_t)(s->kernel_height * s->kernel_width); tap > 0; tap--, w += tap_size) {
-        const int16_t *at = w;
-        for (uint16_t i = s->in_channels; i > 0; i--, at += s->weight_out) {
-            *filter++ = *at;
-        }
-    }
-}
-
-/* Outputs under way: all of them, and where their scale stands. */
+/* Two output channels on their way: where their sums begin, and their weights; all outputs, and where their scale
+ * stands. */
 struct conv2d_out {
     int8_t *at;
     uint32_t count;
     struct fixed_scale scale;
+    uint16_t slope;
+    uint8_t channels; /* of the pair: 1 or 2 */
+    int32_t start[2];
 };
 
-/* One output channel of one output row. `in` is where the first input row inside the image begins that it sees, of
+/* Takes the channels from `channel` on; their weights, alternating, into `filter`. */
+static void conv2d_take(struct conv2d_out *out, int16_t *filter, uint16_t channel, const struct fixed_weights *weights,
+                        const struct conv2d_sums *sums, const struct engine_window *s)
+{
+    const size_t tap_size = (size_t)s->weight_in * s->weight_out;
+    const int16_t *w = weights->kernel + channel;
+    out->channels = pair_of(s->out_channels, channel);
+    for (uint8_t i = 0; i < out->channels; i++) {
+        out->start[i] = fixed_start(weights->bias, (uint16_t)(channel + i), sums->bias_exponent);
+    }
+    for (uint16_t tap = (uint16_t)(s->kernel_height * s->kernel_width); tap > 0; tap--, w += tap_size) {
+        const int16_t *at = w;
+        for (uint16_t i = s->in_channels; i > 0; i--, at += s->weight_out) {
+            *filter++ = at[0];
+            *filter++ = out->channels > 1 ? at[1] : 0;
+        }
+    }
+}
+
+static void conv2d_put(struct conv2d_out *out, int8_t *to, int32_t sum)
+{
+    sum = fixed_activated(sum, out->slope);
+    int32_t value = fixed_nearest(sum, out->scale.shift);
+    while (!fixed_fits(&out->scale, value)) {
+        fixed_halve(out->at, 1, out->count); /* what is not written yet will be */
+        value = fixed_nearest(sum, out->scale.shift);
+    }
+    *to = (int8_t)value;
+}
+
+/* A pair of output channels in one output row. `in` is where the first input row inside the image begins that it sees, of
  * `rows`, and `filter` the weights of that row. */
-static void conv2d_row(struct conv2d_out *out, int8_t *to, const int8_t *in, uint8_t rows, int32_t start,
-                       const int16_t *filter, const struct conv2d_sums *sums, uint16_t slope,
-                       const struct engine_window *s)
+static void conv2d_row(struct conv2d_out *out, int8_t *to, const int8_t *in, uint8_t rows, const int16_t *filter,
+                       const struct conv2d_sums *sums, const struct engine_window *s)
 {
     const uint16_t channels = s->in_channels;
-    const ptrdiff_t in_row = (ptrdiff_t)((size_t)s->in_width * channels);
+    const size_t in_row = (size_t)s->in_width * channels;
     const int_fast16_t end = (int_fast16_t)s->in_width;
-    struct fixed_walk walk = { .rows = rows, .w_stride = 1 };
+    struct fixed_walk walk = { .rows = rows, .w_stride = 2 };
     int_fast16_t left = -s->pad_left; /* the input column under the kernel's first */
     for (uint16_t x = s->out_width; x > 0; x--, to += s->out_channels, left += s->stride_width) {
         const uint16_t first = left < 0 ? (uint16_t)-left : 0;
         const uint16_t last = left + s->kernel_width > end ? (uint16_t)(end - left) : s->kernel_width;
+        int32_t sum[2];
         walk.count = (uint16_t)((last - first) * channels);
-        walk.x_skip = in_row - (ptrdiff_t)walk.count;
-        walk.w_skip = (ptrdiff_t)sums->row - (ptrdiff_t)walk.count;
-        const int8_t *from = in + (uint16_t)(left + (int_fast16_t)first) * (size_t)channels;
-        const int32_t sum = start + fixed_any_dot(from, filter + (uint16_t)(first * channels), &walk, sums->lost);
-        const int32_t activated = fixed_activated(sum, slope);
-        int32_t value = fixed_nearest(activated, out->scale.shift);
-        while (!fixed_fits(&out->scale, value)) {
-            fixed_halve(out->at, 1, out->count); /* what is not written yet will be */
-            value = fixed_nearest(activated, out->scale.shift);
+        walk.x_skip = (ptrdiff_t)(in_row - walk.count);
+        walk.w_skip = (ptrdiff_t)sums->row - 2 * (ptrdiff_t)walk.count;
+        fixed_any_dot_pair(sum, in + (uint16_t)(left + (int_fast16_t)first) * (size_t)channels,
+                           filter + (uint16_t)(2 * first * channels), &walk, out->channels, sums->lost);
+        conv2d_put(out, to, sum[0] + out->start[0]);
+        if (out->channels > 1) {
+            conv2d_put(out, to + 1, sum[1] + out->start[1]);
         }
-        *to = (int8_t)value;
     }
 }
 
-static uint32_t conv2d_outputs(const struct engine_window *s)
+static struct conv2d_out conv2d_out(struct fixed_values *out, uint16_t slope, uint8_t shift,
+                                    const struct engine_window *s)
 {
-    return (uint32_t)s->out_height * s->out_width * s->out_channels;
+    const uint32_t count = (uint32_t)s->out_height * s->out_width * s->out_channels;
+    return (struct conv2d_out){ .at = out->at, .count = count, .scale = { shift, 0 }, .slope = slope };
 }
 
 void fixed_conv2d_forward(struct fixed_values *out, const struct fixed_values *in, const struct fixed_weights *weights,
                           int16_t *filter, uint16_t slope, uint8_t *shift, const struct engine_window *s)
 {
     const struct conv2d_sums sums = conv2d_sums(in->exponent, weights, s);
-    struct conv2d_out state = { out->at, conv2d_outputs(s), { *shift, 0 } };
-    for (uint16_t channel = 0; channel < s->out_channels; channel++) {
-        const int32_t start = fixed_start(weights->bias, channel, sums.bias_exponent);
+    struct conv2d_out state = conv2d_out(out, slope, *shift, s);
+    for (uint16_t channel = 0; channel < s->out_channels; channel = (uint16_t)(channel + 2)) {
         int8_t *to = out->at + channel;
-        conv2d_filter(filter, weights->kernel, channel, s);
+        conv2d_take(&state, filter, channel, weights, &sums, s);
         for (uint16_t y = 0; y < s->out_height; y++, to += (size_t)s->out_width * s->out_channels) {
             const struct engine_span rows = engine_tap_rows(s, y);
             const uint16_t in_y = (uint16_t)(y * s->stride_height + rows.first - s->pad_top);
-            conv2d_row(&state, to, in->at + (size_t)in_y * s->in_width * s->in_channels, (uint8_t)rows.count, start,
-                       filter + rows.first * sums.row, &sums, slope, s);
+            conv2d_row(&state, to, in->at + (size_t)in_y * s->in_width * s->in_channels, (uint8_t)rows.count,
+                       filter + rows.first * sums.row, &sums, s);
         }
     }
     out->exponent = (int8_t)(sums.exponent + state.scale.shift);
@@ -113,23 +137,22 @@ void fixed_conv2d_forward_sample(struct fixed_values *out, const struct fixed_in
                                  uint8_t *shift, const struct engine_window *s)
 {
     const struct conv2d_sums sums = conv2d_sums(in->exponent, weights, s);
-    struct conv2d_out state = { out->at, conv2d_outputs(s), { *shift, 0 } };
+    struct conv2d_out state = conv2d_out(out, slope, *shift, s);
     int8_t *to = out->at;
     for (uint16_t y = 0; y < s->out_height; y++, to += (size_t)s->out_width * s->out_channels) {
         const struct engine_span rows = engine_tap_rows(s, y);
         const bool any = conv2d_line(line, in, rows, y, s);
-        const uint8_t seen = (uint8_t)(any ? rows.count : 0);
-        for (uint16_t channel = 0; channel < s->out_channels; channel++) {
-            const int32_t start = fixed_start(weights->bias, channel, sums.bias_exponent);
-            conv2d_filter(filter, weights->kernel, channel, s);
-            conv2d_row(&state, to + channel, line, seen, start, filter + rows.first * sums.row, &sums, slope, s);
+        for (uint16_t channel = 0; channel < s->out_channels; channel = (uint16_t)(channel + 2)) {
+            conv2d_take(&state, filter, channel, weights, &sums, s);
+            conv2d_row(&state, to + channel, line, (uint8_t)(any ? rows.count : 0), filter + rows.first * sums.row,
+                       &sums, s);
         }
     }
     out->exponent = (int8_t)(sums.exponent + state.scale.shift);
     *shift = fixed_next_shift(&state.scale);
 }
 
-/// Backward ///
+/// Weights ///
 
 static void conv2d_bias(const struct fixed_weights *weights, const struct fixed_values *out_gradient,
                         const struct engine_window *s)
@@ -138,8 +161,10 @@ static void conv2d_bias(const struct fixed_weights *weights, const struct fixed_
     for (uint16_t channel = 0; weights->bias != NULL && channel < s->out_channels; channel++) {
         const int8_t *d = out_gradient->at + channel;
         int32_t sum = 0;
-        for (uint32_t pixel = (uint32_t)s->out_height * s->out_width; pixel > 0; pixel--, d += s->out_channels) {
-            sum += *d;
+        for (uint16_t row = s->out_height; row > 0; row--) {
+            for (uint16_t column = s->out_width; column > 0; column--, d += s->out_channels) {
+                sum += *d;
+            }
         }
         fixed_add(fixed_trained(weights->bias) + channel, fixed_rounded(-sum, exponent));
     }
@@ -165,27 +190,25 @@ static void conv2d_step(int16_t *w, const struct fixed_values *in, uint16_t chan
                         const struct fixed_values *out_gradient, const struct engine_window *s)
 {
     const int16_t exponent = (int16_t)(in->exponent + out_gradient->exponent - kernel_exponent);
-    const size_t tap_size = (size_t)s->weight_in * s->weight_out;
-    const uint16_t in_step = (uint16_t)(s->stride_width * s->in_channels);
-    const size_t in_row = (size_t)s->stride_height * s->in_width * s->in_channels;
-    const size_t out_row = (size_t)s->out_width * s->out_channels;
+    const uint16_t in_step = (uint16_t)(s->stride_width * s->in_channels), outs = s->out_channels;
+    const size_t in_row = (size_t)s->stride_height * s->in_width * s->in_channels, out_row = (size_t)s->out_width * outs;
     for (uint8_t tap_y = 0; tap_y < s->kernel_height; tap_y++) {
         const struct engine_span rows = conv2d_seen(tap_y, s->stride_height, s->pad_top, s->in_height, s->out_height);
-        for (uint8_t tap_x = 0; tap_x < s->kernel_width; tap_x++, w += tap_size) {
+        for (uint8_t tap_x = 0; tap_x < s->kernel_width; tap_x++, w += (size_t)s->weight_in * s->weight_out) {
             const struct engine_span columns =
                 conv2d_seen(tap_x, s->stride_width, s->pad_left, s->in_width, s->out_width);
             const int8_t *x = in->at + engine_in_offset(s, rows.first, columns.first, tap_y, tap_x) + channel;
-            const int8_t *d = out_gradient->at + rows.first * out_row + (size_t)columns.first * s->out_channels;
-            const struct fixed_walk walk = {
-                columns.count,
-                rows.count,
-                (ptrdiff_t)(in_row - (size_t)in_step * columns.count),
-                (ptrdiff_t)(out_row - (size_t)s->out_channels * columns.count),
-                in_step,
-                s->out_channels,
-            };
-            for (uint16_t o = 0; o < s->out_channels; o++) {
-                fixed_add(w + o, fixed_rounded(-fixed_dot_bytes(x, d++, &walk), exponent));
+            const int8_t *d = out_gradient->at + rows.first * out_row + (size_t)columns.first * outs;
+            const ptrdiff_t x_skip = (ptrdiff_t)(in_row - (size_t)in_step * columns.count);
+            const ptrdiff_t d_skip = (ptrdiff_t)(out_row - (size_t)outs * columns.count);
+            const struct fixed_walk walk = { columns.count, rows.count, x_skip, d_skip, in_step, outs };
+            for (uint16_t o = 0; o < outs; o = (uint16_t)(o + 2)) {
+                int32_t sum[2];
+                fixed_dot_bytes(sum, x, d + o, &walk, pair_of(outs, o));
+                fixed_add(w + o, fixed_rounded(-sum[0], exponent));
+                if (pair_of(outs, o) > 1) {
+                    fixed_add(w + o + 1, fixed_rounded(-sum[1], exponent));
+                }
             }
         }
     }
@@ -205,19 +228,23 @@ void fixed_conv2d_backward_weights(const struct fixed_values *in, const struct f
 static void conv2d_line_sums(fixed_sum *sum, const int8_t *line, struct engine_span rows, const int8_t *out,
                              const struct engine_window *s)
 {
-    const uint16_t in_row = (uint16_t)(s->in_width * s->in_channels);
-    const uint16_t in_step = (uint16_t)(s->stride_width * s->in_channels);
-    sum += (uint32_t)rows.first * s->kernel_width * s->in_channels * s->out_channels;
-    for (uint16_t row = 0; row < rows.count; row++, line += in_row) {
-        for (uint8_t tap = 0; tap < s->kernel_width; tap++) {
-            const struct engine_span columns =
-                conv2d_seen(tap, s->stride_width, s->pad_left, s->in_width, s->out_width);
-            const int8_t *in = line + (uint16_t)(columns.first * s->stride_width + tap - s->pad_left) * s->in_channels;
-            const int8_t *d = out + columns.first * s->out_channels;
-            const struct fixed_walk walk = { columns.count, 1, 0, 0, in_step, s->out_channels };
+    const uint16_t in_step = (uint16_t)(s->stride_width * s->in_channels), outs = s->out_channels;
+    const size_t in_row = (size_t)s->in_width * s->in_channels, row_sums = (size_t)s->in_channels * outs;
+    sum += rows.first * s->kernel_width * row_sums;
+    for (uint8_t tap = 0; tap < s->kernel_width; tap++) {
+        const struct engine_span columns = conv2d_seen(tap, s->stride_width, s->pad_left, s->in_width, s->out_width);
+        const struct fixed_walk walk = { columns.count, 1, 0, 0, in_step, outs };
+        const int8_t *in = line + (uint16_t)(columns.first * s->stride_width + tap - s->pad_left) * s->in_channels;
+        for (uint16_t row = 0; row < rows.count; row++, in += in_row) {
+            fixed_sum *to = sum + (size_t)(row * s->kernel_width + tap) * row_sums;
             for (uint16_t i = 0; i < s->in_channels; i++) {
-                for (uint16_t o = 0; o < s->out_channels; o++) {
-                    *sum++ += fixed_dot_bytes(in + i, d + o, &walk);
+                for (uint16_t o = 0; o < outs; o = (uint16_t)(o + 2)) {
+                    int32_t part[2];
+                    fixed_dot_bytes(part, in + i, out + (size_t)columns.first * outs + o, &walk, pair_of(outs, o));
+                    *to++ += part[0];
+                    if (pair_of(outs, o) > 1) {
+                        *to++ += part[1];
+                    }
                 }
             }
         }
@@ -232,14 +259,14 @@ void fixed_conv2d_backward_sample(const struct fixed_input *in, const struct fix
     const int8_t *d = out_gradient->at;
     conv2d_bias(weights, out_gradient, s);
     memset(sum, 0, (size_t)taps * s->in_channels * s->out_channels * sizeof *sum);
-    for (uint16_t y = 0; y < s->out_height; y++, d += (uint32_t)s->out_width * s->out_channels) {
+    for (uint16_t y = 0; y < s->out_height; y++, d += (size_t)s->out_width * s->out_channels) {
         const struct engine_span rows = engine_tap_rows(s, y);
         if (conv2d_line(line, in, rows, y, s)) {
             conv2d_line_sums(sum, line, rows, d, s);
         }
     }
     for (uint16_t tap = 0; tap < taps; tap++) {
-        int16_t *w = fixed_trained(weights->kernel) + (uint32_t)tap * s->weight_in * s->weight_out;
+        int16_t *w = fixed_trained(weights->kernel) + tap * (size_t)s->weight_in * s->weight_out;
         for (uint16_t i = 0; i < s->in_channels; i++, w += s->weight_out) {
             for (uint16_t o = 0; o < s->out_channels; o++) {
                 fixed_add(w + o, fixed_rounded(-*sum++, exponent));
@@ -248,104 +275,118 @@ void fixed_conv2d_backward_sample(const struct fixed_input *in, const struct fix
     }
 }
 
-/* The weights of one input channel as the way back meets them: by kernel row; within it by the distance of an input to
- * the stride's grid; there from the last tap to the first, as the outputs they lead to lie. */
-static void conv2d_flip(int16_t *filter, const int16_t *w, const struct engine_window *s)
+/// Backward ///
+
+/* The weights of two input channels, alternating, as the way back meets them: by kernel row; within it by the distance of
+ * an input to the stride's grid; there from the last tap to the first, as the outputs they lead to lie. */
+static void conv2d_flip(int16_t *filter, const int16_t *w, uint8_t channels, const struct engine_window *s)
 {
     const size_t tap_size = (size_t)s->weight_in * s->weight_out;
     for (uint8_t row = 0; row < s->kernel_height; row++, w += s->kernel_width * tap_size) {
         for (uint8_t off = 0; off < s->stride_width && off < s->kernel_width; off++) {
-            uint8_t tap = off;
-            while (tap + s->stride_width < s->kernel_width) {
-                tap = (uint8_t)(tap + s->stride_width);
-            }
-            for (;; tap = (uint8_t)(tap - s->stride_width)) {
-                memcpy(filter, w + tap * tap_size, s->out_channels * sizeof *filter);
-                filter += s->out_channels;
-                if (tap == off) {
-                    break;
+            uint8_t tap = (uint8_t)(s->kernel_width - 1);
+            tap = (uint8_t)(tap - (uint8_t)(tap - off) % s->stride_width);
+            for (bool last = false; !last; tap = (uint8_t)(tap - s->stride_width)) {
+                const int16_t *from = w + tap * tap_size;
+                for (uint16_t o = s->out_channels; o > 0; o--, from++) {
+                    *filter++ = from[0];
+                    *filter++ = channels > 1 ? from[s->weight_out] : 0;
                 }
+                last = tap == off;
             }
         }
     }
 }
 
-/* An input channel on its way back, and where its scale stands. */
+/* Two input channels on their way back, and where the tensor's scale stands. */
 struct conv2d_in {
-    int8_t *at; /* the tensor */
-    uint16_t channel;
-    uint32_t pixel; /* the next one: what lies before is a gradient already, as are the channels before */
+    int8_t *at; /* of the first channel, pixel 0 */
+    uint16_t before; /* channels before them, which are gradients already */
+    uint8_t channels; /* of the pair: 1 or 2 */
+    uint32_t pixel; /* the next one */
     uint16_t slope;
     struct fixed_scale scale;
     uint8_t lost;
 };
 
-static void conv2d_halve(const struct conv2d_in *in, const struct engine_window *s)
+/* Halves what is a gradient already, `ahead` elements of this pixel included. */
+static void conv2d_halve(const struct conv2d_in *in, uint8_t ahead, const struct engine_window *s)
 {
-    for (uint16_t before = 0; before < in->channel; before++) {
-        fixed_halve(in->at + before, s->in_channels, (uint32_t)s->in_height * s->in_width);
+    for (uint16_t back = in->before; back > 0; back--) {
+        fixed_halve(in->at - back, s->in_channels, (uint32_t)s->in_height * s->in_width);
     }
-    fixed_halve(in->at + in->channel, s->in_channels, in->pixel);
+    for (uint8_t i = 0; i < in->channels; i++) {
+        fixed_halve(in->at + i, s->in_channels, in->pixel + (i < ahead));
+    }
 }
 
-/* Stores the gradient that comes to `sum`. */
-static void conv2d_store(struct conv2d_in *in, int8_t *to, int32_t sum, const struct engine_window *s)
+/* Turns an element into its gradient, which comes to `sum`; `ahead` elements of its pixel have been before. */
+static void conv2d_back(struct conv2d_in *in, int8_t *at, int32_t sum, uint8_t ahead, const struct engine_window *s)
 {
-    if (*to <= 0) {
+    if (*at <= 0) {
+        if (in->slope == 0) {
+            *at = 0;
+            return;
+        }
         sum = fixed_sloped(sum, in->slope);
     }
     int32_t value = fixed_stochastic(sum, in->scale.shift);
     while (!fixed_fits(&in->scale, value)) {
-        conv2d_halve(in, s);
+        conv2d_halve(in, ahead, s);
         value = fixed_stochastic(sum, in->scale.shift);
     }
-    *to = (int8_t)value;
+    *at = (int8_t)value;
 }
 
-/* One row of an input channel. `out` is the output row that it fed through the first of `rows` kernel rows, the others
+/* One row of the two channels. `out` is the output row that it fed through the first of `rows` kernel rows, the others
  * lying above; `filter` that kernel row's weights, and `filter_row` leads to the next. */
 static void conv2d_back_row(struct conv2d_in *in, const int8_t *out, uint16_t rows, const int16_t *filter,
-                            ptrdiff_t filter_row, const struct engine_window *s)
+                            size_t filter_row, const struct engine_window *s)
 {
-    const ptrdiff_t out_row = (ptrdiff_t)((size_t)s->out_width * s->out_channels);
+    const uint16_t outs = s->out_channels;
     const uint8_t most = (uint8_t)((s->kernel_width + s->stride_width - 1) / s->stride_width); /* taps on the grid */
     const uint8_t full = (uint8_t)((s->kernel_width - 1) % s->stride_width); /* off by more: one tap less */
-    struct fixed_walk walk = { .rows = rows, .w_stride = 1 };
-    int8_t *at = in->at + (size_t)in->pixel * s->in_channels + in->channel;
+    struct fixed_walk walk = { .rows = rows, .w_stride = 2 };
+    int8_t *at = in->at + (size_t)in->pixel * s->in_channels;
     int_fast16_t last = s->pad_left / s->stride_width; /* output fed through tap `off` */
-    uint8_t off = (uint8_t)(s->pad_left % s->stride_width);
+    uint8_t off = (uint8_t)(s->pad_left % s->stride_width), before = (uint8_t)(off <= full ? off * most : 0);
+    if (off > full) {
+        before = (uint8_t)((full + 1) * most + (off - full - 1) * (most - 1));
+    }
     for (uint16_t x = s->in_width; x > 0; x--, at += s->in_channels, in->pixel++) {
-        if (*at != 0 || in->slope != 0) { /* else a dead ReLU: nothing flows through it */
-            const uint8_t taps = (uint8_t)(off <= full ? most : most - 1);
-            const uint16_t before = (uint16_t)(off <= full ? off * most : (full + 1) * most + (off - full - 1) * (most - 1));
-            const int_fast16_t begin = last - taps + 1;
-            const int_fast16_t first = begin < 0 ? 0 : begin;
-            const int_fast16_t end = last < (int_fast16_t)s->out_width ? last + 1 : (int_fast16_t)s->out_width;
-            int32_t sum = 0;
-            if (first < end) {
-                walk.count = (uint16_t)((uint16_t)(end - first) * s->out_channels);
-                walk.x_skip = -out_row - (ptrdiff_t)walk.count;
-                walk.w_skip = filter_row - (ptrdiff_t)walk.count;
-                sum = fixed_any_dot(out + (uint16_t)first * (size_t)s->out_channels,
-                                     filter + (uint16_t)(before + (uint16_t)(first - begin)) * (size_t)s->out_channels,
-                                     &walk, in->lost);
-            }
-            conv2d_store(in, at, sum, s);
+        const uint8_t taps = (uint8_t)(off <= full ? most : most - 1);
+        const int_fast16_t begin = last - taps + 1;
+        const int_fast16_t first = begin < 0 ? 0 : begin;
+        const int_fast16_t end = last < (int_fast16_t)s->out_width ? last + 1 : (int_fast16_t)s->out_width;
+        int32_t sum[2] = { 0, 0 };
+        if (first < end) {
+            walk.count = (uint16_t)((uint16_t)(end - first) * outs);
+            walk.x_skip = -(ptrdiff_t)((size_t)s->out_width * outs + walk.count);
+            walk.w_skip = (ptrdiff_t)(filter_row - 2 * (size_t)walk.count);
+            fixed_any_dot_pair(sum, out + (uint16_t)first * (size_t)outs,
+                               filter + (uint16_t)(before + (uint16_t)(first - begin)) * (size_t)(2 * outs), &walk,
+                               in->channels, in->lost);
         }
+        conv2d_back(in, at, sum[0], 0, s);
+        if (in->channels > 1) {
+            conv2d_back(in, at + 1, sum[1], 1, s);
+        }
+        before = (uint8_t)(before + taps);
         if (++off == s->stride_width) {
-            off = 0;
+            off = before = 0;
             last++;
         }
     }
 }
 
-/* Turns one input channel into its gradient; `filter` as conv2d_flip leaves it. */
-static void conv2d_channel(struct conv2d_in *in, const int16_t *filter, const int8_t *out,
-                           const struct engine_window *s)
+/* Turns two input channels into their gradients; `filter` as conv2d_flip leaves it. */
+static void conv2d_back_channels(struct conv2d_in *in, const int16_t *filter, const int8_t *out,
+                                 const struct engine_window *s)
 {
-    const ptrdiff_t filter_row = (ptrdiff_t)((size_t)s->kernel_width * s->out_channels);
+    const size_t filter_row = 2 * (size_t)s->kernel_width * s->out_channels;
     uint16_t last = (uint16_t)(s->pad_top / s->stride_height); /* output row fed through kernel row `off` */
     uint8_t off = (uint8_t)(s->pad_top % s->stride_height);
+    in->pixel = 0;
     for (uint16_t y = s->in_height; y > 0; y--) {
         uint16_t out_y = last, tap = off, rows = 0;
         for (; out_y >= s->out_height; out_y--) {
@@ -354,8 +395,8 @@ static void conv2d_channel(struct conv2d_in *in, const int16_t *filter, const in
         for (uint16_t next = tap; next < s->kernel_height && rows <= out_y; rows++) {
             next = (uint16_t)(next + s->stride_height);
         }
-        conv2d_back_row(in, out + (size_t)out_y * s->out_width * s->out_channels, rows,
-                        filter + (ptrdiff_t)tap * filter_row, s->stride_height * filter_row, s);
+        conv2d_back_row(in, out + (size_t)out_y * s->out_width * s->out_channels, rows, filter + tap * filter_row,
+                        s->stride_height * filter_row, s);
         if (++off == s->stride_height) {
             off = 0;
             last++;
@@ -368,17 +409,20 @@ void fixed_conv2d_backward(struct fixed_values *in_out, uint16_t slope, const st
                            const struct engine_window *s)
 {
     const uint8_t lost = fixed_lost((uint32_t)s->kernel_height * s->kernel_width * s->out_channels);
-    struct conv2d_in in = { in_out->at, 0, 0, slope, { *shift, 0 }, lost };
+    struct conv2d_in in = { .scale = { *shift, 0 }, .slope = slope, .lost = lost };
     if (!weights->frozen) {
         conv2d_bias(weights, out_gradient, s);
     }
-    for (; in.channel < s->in_channels; in.channel++, in.pixel = 0) {
-        const int16_t *w = weights->kernel + (size_t)in.channel * s->weight_out;
-        conv2d_flip(filter, w, s); /* the weights as they were: those behind them may take their step at once */
-        if (!weights->frozen) {
-            conv2d_step(fixed_trained(w), in_out, in.channel, weights->kernel_exponent, out_gradient, s);
+    for (; in.before < s->in_channels; in.before = (uint16_t)(in.before + 2)) {
+        const int16_t *w = weights->kernel + (size_t)in.before * s->weight_out;
+        in.at = in_out->at + in.before;
+        in.channels = pair_of(s->in_channels, in.before);
+        conv2d_flip(filter, w, in.channels, s); /* as they were: the weights themselves may take their step at once */
+        for (uint8_t i = 0; i < in.channels && !weights->frozen; i++) {
+            conv2d_step(fixed_trained(w) + i * s->weight_out, in_out, (uint16_t)(in.before + i),
+                        weights->kernel_exponent, out_gradient, s);
         }
-        conv2d_channel(&in, filter, out_gradient->at, s);
+        conv2d_back_channels(&in, filter, out_gradient->at, s);
     }
     in_out->exponent = (int8_t)(out_gradient->exponent + weights->kernel_exponent + lost + in.scale.shift);
     *shift = fixed_next_shift(&in.scale);

@@ -20,11 +20,16 @@ static struct dense_sums dense_sums(const struct fixed_values *in, const struct 
     return sums;
 }
 
-static int32_t dense_sum(const int8_t *in, const struct fixed_weights *weights, uint16_t out,
-                         const struct dense_sums *sums)
+/* The sums of outputs `out` and, if there is one, `out` + 1. Returns how many. */
+static uint8_t dense_sum(int32_t sum[2], const int8_t *in, const struct fixed_weights *weights, uint16_t out,
+                         const struct dense_sums *sums, const struct engine_dense *shape)
 {
-    return fixed_start(weights->bias, out, sums->bias_exponent) +
-           fixed_any_dot(in, weights->kernel + out, &sums->walk, sums->lost);
+    const uint8_t count = shape->out - out > 1 ? 2 : 1;
+    fixed_long_dot_pair(sum, in, weights->kernel + out, &sums->walk, count, sums->lost);
+    for (uint8_t i = 0; i < count; i++) {
+        sum[i] += fixed_start(weights->bias, (uint16_t)(out + i), sums->bias_exponent);
+    }
+    return count;
 }
 
 void fixed_dense_forward(struct fixed_values *out, const struct fixed_values *in, const struct fixed_weights *weights,
@@ -32,14 +37,19 @@ void fixed_dense_forward(struct fixed_values *out, const struct fixed_values *in
 {
     const struct dense_sums sums = dense_sums(in, weights, shape);
     struct fixed_scale scale = { *shift, 0 };
-    for (uint16_t o = 0; o < shape->out; o++) {
-        const int32_t sum = fixed_activated(dense_sum(in->at, weights, o, &sums), slope);
-        int32_t value = fixed_nearest(sum, scale.shift);
-        while (!fixed_fits(&scale, value)) {
-            fixed_halve(out->at, 1, o);
-            value = fixed_nearest(sum, scale.shift);
+    int32_t sum[2];
+    uint8_t count;
+    for (uint16_t o = 0; o < shape->out; o = (uint16_t)(o + count)) {
+        count = dense_sum(sum, in->at, weights, o, &sums, shape);
+        for (uint8_t i = 0; i < count; i++) {
+            const int32_t activated = fixed_activated(sum[i], slope);
+            int32_t value = fixed_nearest(activated, scale.shift);
+            while (!fixed_fits(&scale, value)) {
+                fixed_halve(out->at, 1, (uint32_t)o + i);
+                value = fixed_nearest(activated, scale.shift);
+            }
+            out->at[o + i] = (int8_t)value;
         }
-        out->at[o] = (int8_t)value;
     }
     out->exponent = (int8_t)(sums.exponent + scale.shift);
     *shift = fixed_next_shift(&scale);
@@ -49,8 +59,13 @@ void fixed_dense_logits(int16_t *logits, const struct fixed_values *in, const st
                         const struct engine_dense *shape)
 {
     const struct dense_sums sums = dense_sums(in, weights, shape);
-    for (uint16_t o = 0; o < shape->out; o++) {
-        logits[o] = fixed_rounded(dense_sum(in->at, weights, o, &sums), (int16_t)(sums.exponent + 8));
+    int32_t sum[2];
+    uint8_t count;
+    for (uint16_t o = 0; o < shape->out; o = (uint16_t)(o + count)) {
+        count = dense_sum(sum, in->at, weights, o, &sums, shape);
+        for (uint8_t i = 0; i < count; i++) {
+            logits[o + i] = fixed_rounded(sum[i], (int16_t)(sums.exponent + 8));
+        }
     }
 }
 
@@ -71,15 +86,13 @@ static void dense_steps(int16_t *step, int16_t in_exponent, const struct fixed_w
 void fixed_dense_backward_weights(const struct fixed_values *in, const struct fixed_weights *weights, int16_t *step,
                                   const struct fixed_values *out_gradient, const struct engine_dense *shape)
 {
+    const size_t group_size = (size_t)shape->weight_in * shape->weight_out;
+    const ptrdiff_t skip = (ptrdiff_t)(size_t)(shape->weight_out - shape->out);
     const int8_t *x = in->at;
+    int16_t *w = fixed_trained(weights->kernel);
     dense_steps(step, in->exponent, weights, out_gradient, shape->out);
-    for (uint16_t group = 0; group < shape->groups; group++) {
-        int16_t *w = fixed_trained(weights->kernel) + group * (size_t)shape->weight_in * shape->weight_out;
-        for (uint16_t channel = 0; channel < shape->in; channel++, x++, w += shape->weight_out) {
-            if (*x != 0) {
-                fixed_update_row(w, *x, step, shape->out);
-            }
-        }
+    for (uint16_t group = shape->groups; group > 0; group--, x += shape->in, w += group_size) {
+        fixed_update_rows(w, x, step, shape->out, shape->in, skip);
     }
 }
 
@@ -87,24 +100,24 @@ void fixed_dense_backward(struct fixed_values *in_out, uint16_t slope, const str
                           int16_t *step, const struct fixed_values *out_gradient, uint8_t *shift,
                           const struct engine_dense *shape)
 {
+    const size_t group_size = (size_t)shape->weight_in * shape->weight_out;
     struct fixed_scale scale = { *shift, 0 };
     int8_t *x = in_out->at;
     const uint8_t lost = fixed_lost(shape->out);
-    const struct fixed_walk walk = { shape->out, 1, 0, 0, 1, 1 };
     if (!weights->frozen) {
         dense_steps(step, in_out->exponent, weights, out_gradient, shape->out);
     }
     for (uint16_t group = 0; group < shape->groups; group++) {
-        int16_t *w = fixed_trained(weights->kernel) + group * (size_t)shape->weight_in * shape->weight_out;
+        int16_t *w = fixed_trained(weights->kernel) + group * group_size;
         for (uint16_t channel = 0; channel < shape->in; channel++, x++, w += shape->weight_out) {
             if (*x == 0 && slope == 0) { /* a dead ReLU: nothing flows through it */
                 continue;
             }
-            int32_t sum = fixed_any_dot(out_gradient->at, w, &walk, lost);
-            sum = *x > 0 ? sum : fixed_sloped(sum, slope);
-            if (*x != 0 && !weights->frozen) {
-                fixed_update_row(w, *x, step, shape->out);
+            int32_t sum = fixed_long_dot(out_gradient->at, w, shape->out, lost);
+            if (!weights->frozen) {
+                fixed_update_rows(w, x, step, shape->out, 1, 0);
             }
+            sum = *x > 0 ? sum : fixed_sloped(sum, slope);
             int32_t value = fixed_stochastic(sum, scale.shift);
             while (!fixed_fits(&scale, value)) {
                 fixed_halve(in_out->at, 1, (uint32_t)(x - in_out->at));

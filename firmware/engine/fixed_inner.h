@@ -49,6 +49,9 @@ static ENGINE_INLINE int8_t fixed_input_value(const struct fixed_input *in, cons
     return (int8_t)ENGINE_FLASH_U8(in->table[ENGINE_SAMPLE_READ(byte, 0)]);
 }
 
+/* Sum of x[i] * w[i] over at most 256 elements. */
+int32_t fixed_dot(const int8_t *x, const int16_t *w, uint16_t count);
+
 /* How two operands are walked side by side: `rows` times `count` elements. A stride leads from an element to the next, a
  * skip from where a row has ended, one stride past its last element, to the next row. fixed_avr.S knows this layout. */
 struct fixed_walk {
@@ -57,13 +60,16 @@ struct fixed_walk {
     uint16_t x_stride, w_stride;
 };
 
-/* Sum of x × w over at most 256 elements, x_stride being 1. */
-int32_t fixed_dot(const int8_t *x, const int16_t *w, const struct fixed_walk *walk);
-/* Sum of x × d over at most 2^16 elements; `w` in the walk's names is d. */
-int32_t fixed_dot_bytes(const int8_t *x, const int8_t *d, const struct fixed_walk *walk);
-/* w[i] += (x * step[i] + r[i]) >> 8, where r is a byte: random, then 157 more at each i modulo 256. Every r[i] alone is
- * uniform, so that each weight is rounded without bias; together they are spread evenly over the row. */
-void fixed_update_row(int16_t *w, int8_t x, const int16_t *step, uint16_t count);
+/* Two sums that share an operand: of x × w, and of x × what follows each w. With `sums` 1 the second is not made, or not
+ * to be used. At most 256 elements; x_stride counts as 1. */
+void fixed_dot_pair(int32_t sum[2], const int8_t *x, const int16_t *w, const struct fixed_walk *walk, uint8_t sums);
+/* The same of x × d, 2^16 elements at most; the walk's w is d. */
+void fixed_dot_bytes(int32_t sum[2], const int8_t *x, const int8_t *d, const struct fixed_walk *walk, uint8_t sums);
+/* For each of `rows` inputs x that is not zero: w[i] += (x * step[i] + r[i]) >> 8, held within 16 bits and counted. r is a
+ * byte: the row's random one and 157 more at each i, modulo 256: alone every r[i] is uniform, so that each weight is
+ * rounded without bias, and together they are spread evenly. From a row's end to the next w are `w_skip` weights. */
+void fixed_update_rows(int16_t *w, const int8_t *x, const int16_t *step, uint16_t count, uint16_t rows,
+                       ptrdiff_t w_skip);
 
 /* value * 2^exponent as 16 bits, stochastically rounded; held within them and counted. */
 int16_t fixed_rounded(int32_t value, int16_t exponent);
@@ -81,13 +87,19 @@ static ENGINE_INLINE uint8_t fixed_lost(uint32_t terms)
     return lost;
 }
 
-/* fixed_dot of any size, each 256 terms shifted by `lost`. */
-int32_t fixed_long_dot(const int8_t *x, const int16_t *w, const struct fixed_walk *walk, uint8_t lost);
+/* fixed_dot and fixed_dot_pair of any size, each 256 terms shifted by `lost`. */
+int32_t fixed_long_dot(const int8_t *x, const int16_t *w, uint16_t count, uint8_t lost);
+void fixed_long_dot_pair(int32_t sum[2], const int8_t *x, const int16_t *w, const struct fixed_walk *walk,
+                         uint8_t sums, uint8_t lost);
 
-static ENGINE_INLINE int32_t fixed_any_dot(const int8_t *x, const int16_t *w, const struct fixed_walk *walk,
-                                           uint8_t lost)
+static ENGINE_INLINE void fixed_any_dot_pair(int32_t sum[2], const int8_t *x, const int16_t *w,
+                                             const struct fixed_walk *walk, uint8_t sums, uint8_t lost)
 {
-    return lost == 0 ? fixed_dot(x, w, walk) : fixed_long_dot(x, w, walk, lost);
+    if (lost == 0) {
+        fixed_dot_pair(sum, x, w, walk, sums);
+    } else {
+        fixed_long_dot_pair(sum, x, w, walk, sums, lost);
+    }
 }
 
 /* Where backward writes: frozen weights alone lie in memory that is constant. */
