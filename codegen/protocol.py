@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Self, get_args, get_type_hints
 
 from boards import MTU_RANGE, WINDOW_RANGE
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MTU_MIN, MTU_MAX = MTU_RANGE[0], MTU_RANGE[-1]
 WINDOW_MAX = WINDOW_RANGE[-1]
 FRAME_OVERHEAD = 8  # bytes of a frame on top of its payload
@@ -70,13 +70,13 @@ class State(enum.IntEnum):
 class Encoding(enum.IntEnum):
     """How an update travels. HELLO's `encodings` is a set of bits, 1 << encoding."""
 
-    WEIGHTS = 0  # float32 weights after training; the host subtracts what it sent
+    WEIGHTS = 0  # weights after training, laid out as they came; the host subtracts what it sent
     DELTA_F32 = 1  # float32 differences
     DELTA_Q8 = 2  # blocks of Q8_BLOCK elements: a float32 scale, then int8 each, stochastically rounded
 
 
 def encoded_size(encoding: Encoding, parameters: int) -> int:
-    """Return the bytes that an update of so many parameters has in this encoding."""
+    """Return the bytes that an update of so many float32 parameters has in this encoding."""
     if encoding is Encoding.DELTA_Q8:
         return parameters + 4 * -(-parameters // Q8_BLOCK)
     return 4 * parameters
@@ -89,9 +89,10 @@ class TransferKind(enum.IntEnum):
 
 
 class Kernel(enum.IntEnum):
-    """The node's arithmetic."""
+    """The node's arithmetic, and with it how weights travel: see docs/protocol.md."""
 
     F32 = 0
+    FIXED = 1
 
 
 class ErrorCode(enum.IntEnum):
@@ -103,8 +104,8 @@ class ErrorCode(enum.IntEnum):
     WRONG_ROUND = 4  # detail: the node's round
     WRONG_SIZE = 5  # detail: the number of bytes expected
     BAD_CRC = 6  # detail: the CRC-32 computed; the transfer must be sent again
-    UNSUPPORTED = 7  # detail: the encoding or kind or batch asked for
-    NOT_FINITE = 8  # detail: the sample at which the loss was NaN or infinite
+    UNSUPPORTED = 7  # detail: the encoding or kind asked for; 0: batch, epochs or learning rate
+    NOT_FINITE = 8  # detail: the weight, in fixed point the exponent, or in training the sample with which it began
     NO_SAMPLES = 9
 
 
@@ -195,8 +196,8 @@ class Hello(Message):
     model: u32  # of the sub-model it was built for: Plan.model_hash
     samples: u32
     batch: u8  # largest; 1: no gradient buffer
-    kernel: u8
-    parameters: u32  # trainable, what a WEIGHTS transfer holds, 4 bytes each
+    kernel: u8  # Kernel
+    parameters: u32  # trainable
     board: text26
     tier: text12
 
@@ -225,7 +226,7 @@ class Setup(Message):
     type = FrameType.SETUP
     round: u16
     seed: u32
-    learning_rate: f32  # of the mean gradient of a batch; a node without gradient buffer divides it by `batch`
+    learning_rate: f32  # > 0, of the mean gradient of a batch; a node without gradient buffer divides it by `batch`
     momentum: f32
     epochs: u8
     batch: u8
@@ -292,6 +293,7 @@ class Offer(Message):
     crc: u32
     samples: u32  # it was trained on, one epoch's worth
     loss: f32  # mean over the last epoch
+    saturated: u32  # as in STATUS
 
 
 @dataclass(frozen=True)
@@ -313,6 +315,7 @@ class Status(Message):
     total: u32
     loss: f32  # running mean of this epoch
     rejected: u16  # frames dropped since boot
+    saturated: u32  # times in this round that a fixed-point weight or logit was held at its limit
 
 
 @dataclass(frozen=True)

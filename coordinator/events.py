@@ -109,6 +109,7 @@ class NodeAnswered(Event):
     samples: int
     loss: float
     seconds: float
+    saturated: int = 0  # times that a fixed-point weight or logit was held at its limit
 
 
 @dataclass(frozen=True)

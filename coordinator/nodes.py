@@ -124,10 +124,10 @@ class LinkNode:
             raise
         if offer.samples != self.hello.samples:
             raise NodeUnavailable(f"its update is of {offer.samples} samples; it has {self.hello.samples}")
-        flat = decode(encoding, blob, order.weights)
+        delta = decode(self.plan, encoding, blob, order.weights)
         self._in_step = True
         self._progress(order.round, "done", 1, 1, offer.loss)
-        return Update(self.name, order.round, self.plan.sub_model.unpack(flat.tobytes()), offer.samples, offer.loss)
+        return Update(self.name, order.round, delta, offer.samples, offer.loss, offer.saturated)
 
     async def _greet(self) -> Session:
         """Return a session with the node, opened anew if the port had vanished."""

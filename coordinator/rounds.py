@@ -18,6 +18,7 @@ import numpy.typing as npt
 from codegen.graph import Graph
 from codegen.planner import EncodingChoice, Plan
 from codegen.tiers import Select, SubModel, channel_order, sub_model
+from codegen.weights import pack
 from coordinator.aggregation import Aggregator, Contribution, Weights
 from coordinator.aggregation.substructure import Substructure
 from coordinator.events import NodeAnswered, NodeFailed, Observer, RoundAggregated, RoundStarted
@@ -40,7 +41,7 @@ class Order:
     nested: bool
     encoding: EncodingChoice
     adjustment: npt.NDArray[np.float32] | None  # [classes], added to the logits
-    weights: bytes  # the sub-model's trainable tensors, packed in wire order
+    weights: bytes  # the sub-model's trainable tensors, as codegen.weights packs them
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Update:
     delta: list[npt.NDArray[np.float32]]  # trainable tensors of its sub-model, after minus before
     samples: int  # it was trained on, one epoch's worth
     loss: float  # mean of the last epoch
+    saturated: int = 0  # times that a fixed-point weight or logit was held at its limit
 
 
 class NodeUnavailable(Exception):  # noqa: N818 - it says what the node is
@@ -133,30 +135,35 @@ async def run_round(
 
 
 class RoundCuts:
-    """The sub-models of one round and what they weigh, made once a tier."""
+    """The sub-models of one round and their weights, made once a tier and arithmetic."""
 
     def __init__(self, number: int, graph: Graph, weights: Weights, select: Select) -> None:
         """Fix which channels every tier takes in round `number` of these global weights."""
         self._graph, self._weights = graph, weights
         self._order = channel_order(graph, select, number, weights)
-        self._made: dict[str, tuple[SubModel, bytes]] = {}
+        self._made: dict[tuple[str, str], tuple[SubModel, bytes]] = {}
 
     def of(self, plan: Plan) -> tuple[SubModel, bytes]:
-        """Return a plan's sub-model in this round and its packed weights."""
+        """Return a plan's sub-model in this round and its packed weights. Raises NodeUnavailable if fixed point cannot
+        hold them."""
         tier = plan.sub_model.tier
-        if tier.name not in self._made:
+        key = tier.name, plan.kernel
+        if key not in self._made:
             cut = sub_model(self._graph, tier, self._order)
-            self._made[tier.name] = cut, cut.pack(cut.cut(self._weights))
-        return self._made[tier.name]
+            try:
+                self._made[key] = cut, pack(plan, cut.cut(self._weights))
+            except ValueError as error:
+                raise NodeUnavailable(str(error)) from error
+        return self._made[key]
 
 
 async def _ask(node: Node, number: int, cuts: RoundCuts, settings: Settings, observer: Observer) -> Contribution | None:
     """Return one node's contribution, or None after telling the observer why there is none."""
     started = time.monotonic()
-    cut, packed = cuts.of(node.plan)
-    order = make_order(node, number, packed, settings)
     limit = deadline(node.plan, sum(node.label_counts), settings.epochs)
     try:
+        cut, packed = cuts.of(node.plan)
+        order = make_order(node, number, packed, settings)
         async with asyncio.timeout(limit):
             update = await node.train(order)
         check(update, order, cut, node)
@@ -166,7 +173,8 @@ async def _ask(node: Node, number: int, cuts: RoundCuts, settings: Settings, obs
     except NodeUnavailable as failure:
         observer(NodeFailed(node.name, number, str(failure)))
         return None
-    observer(NodeAnswered(node.name, number, update.samples, update.loss, time.monotonic() - started))
+    seconds = time.monotonic() - started
+    observer(NodeAnswered(node.name, number, update.samples, update.loss, seconds, update.saturated))
     return Contribution(node.name, cut, update.delta, update.samples, node.label_counts)
 
 

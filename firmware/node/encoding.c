@@ -5,12 +5,21 @@
 #include "link/link.h"
 #include "model.h"
 #include "protocol.h"
+#include "weights.h"
 
 #include <string.h>
 
-#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "weights travel as they lie in memory: little-endian targets only"
-#endif
+uint8_t encoding_supported(void)
+{
+    return 1U << ENCODING_WEIGHTS | (MODEL_KEEPS_ORIGIN ? 1U << ENCODING_DELTA_F32 | 1U << ENCODING_DELTA_Q8 : 0U);
+}
+
+bool encoding_is_supported(uint8_t encoding)
+{
+    return encoding < 8 && (encoding_supported() >> encoding & 1) != 0;
+}
+
+#if MODEL_KEEPS_ORIGIN
 
 #define SCALE_BYTES 4
 #define BLOCK_BYTES (SCALE_BYTES + PROTOCOL_Q8_BLOCK)
@@ -25,32 +34,17 @@ static struct {
     uint8_t encoding;
 } encoder;
 
-uint8_t encoding_supported(void)
+static float difference(uint32_t index)
 {
-    return 1U << ENCODING_WEIGHTS | (MODEL_KEEPS_ORIGIN ? 1U << ENCODING_DELTA_F32 | 1U << ENCODING_DELTA_Q8 : 0U);
+    return model_weights[index] - model_origin[index];
 }
 
-bool encoding_is_supported(uint8_t encoding)
-{
-    return encoding < 8 && (encoding_supported() >> encoding & 1) != 0;
-}
-
-static float element(uint32_t index)
-{
-#if MODEL_KEEPS_ORIGIN
-    if (encoder.encoding != ENCODING_WEIGHTS) {
-        return model_weights[index] - model_origin[index];
-    }
-#endif
-    return model_weights[index];
-}
-
-/// Float32: weights and differences ///
+/// Float32 ///
 
 static void read_float32(uint32_t offset, uint8_t length, uint8_t *out)
 {
     while (length > 0) {
-        const float value = element(offset / 4);
+        const float value = difference(offset / 4);
         const uint8_t skip = offset % 4;
         const uint8_t left = (uint8_t)(4 - skip);
         const uint8_t take = length < left ? length : left;
@@ -63,7 +57,6 @@ static void read_float32(uint32_t offset, uint8_t length, uint8_t *out)
 
 /// Q8: blocks of int8 under a common scale ///
 
-#if MODEL_KEEPS_ORIGIN
 static float block_scale(uint32_t block)
 {
     if (block != encoder.block) {
@@ -71,7 +64,7 @@ static float block_scale(uint32_t block)
         const uint32_t end = MODEL_PARAMETERS - begin < PROTOCOL_Q8_BLOCK ? MODEL_PARAMETERS : begin + PROTOCOL_Q8_BLOCK;
         float largest = 0.0f;
         for (uint32_t i = begin; i < end; i++) {
-            const float value = element(i);
+            const float value = difference(i);
             const float magnitude = value < 0.0f ? -value : value;
             if (magnitude > largest) {
                 largest = magnitude;
@@ -90,7 +83,7 @@ static int8_t quantise(uint32_t index, float scale)
         return 0;
     }
     const uint32_t random = hash32(encoder.seed ^ hash32(index + UINT32_C(0x9E3779B9))) >> 8;
-    const float value = element(index) / scale + (float)random * (1.0f / 16777216.0f);
+    const float value = difference(index) / scale + (float)random * (1.0f / 16777216.0f);
     int16_t whole = (int16_t)value; /* towards zero */
     if ((float)whole > value) {
         whole--;
@@ -115,28 +108,22 @@ static void read_q8(uint32_t offset, uint8_t length, uint8_t *out)
         }
     }
 }
-#endif
 
-/// Any of them ///
-
-void encoding_read(uint32_t offset, uint8_t length, uint8_t *out)
+static void read_difference(uint32_t offset, uint8_t length, uint8_t *out)
 {
-#if MODEL_KEEPS_ORIGIN
     if (encoder.encoding == ENCODING_DELTA_Q8) {
         read_q8(offset, length, out);
-        return;
+    } else {
+        read_float32(offset, length, out);
     }
-#endif
-    read_float32(offset, length, out);
 }
 
-bool encoding_begin(uint8_t encoding, uint32_t seed, uint32_t *size, uint32_t *crc)
+static bool begin_differences(uint8_t encoding, uint32_t seed, uint32_t *size, uint32_t *crc)
 {
-    encoder.encoding = encoding;
     encoder.seed = seed;
     encoder.block = NO_BLOCK;
     for (uint32_t i = 0; i < MODEL_PARAMETERS; i++) {
-        if (!engine_is_finite(element(i))) {
+        if (!engine_is_finite(difference(i))) {
             return false;
         }
     }
@@ -146,9 +133,40 @@ bool encoding_begin(uint8_t encoding, uint32_t seed, uint32_t *size, uint32_t *c
         uint8_t piece[32];
         const uint32_t left = *size - offset;
         const uint8_t length = (uint8_t)(left < sizeof piece ? left : sizeof piece);
-        encoding_read(offset, length, piece);
+        read_difference(offset, length, piece);
         *crc = link_crc32(*crc, piece, length);
         offset += length;
     }
     return true;
+}
+
+#endif
+
+/// Any of them ///
+
+void encoding_read(uint32_t offset, uint8_t length, uint8_t *out)
+{
+#if MODEL_KEEPS_ORIGIN
+    if (encoder.encoding != ENCODING_WEIGHTS) {
+        read_difference(offset, length, out);
+        return;
+    }
+#endif
+    memcpy(out, weights_bytes() + offset, length);
+}
+
+bool encoding_begin(uint8_t encoding, uint32_t seed, uint32_t *size, uint32_t *crc)
+{
+#if MODEL_KEEPS_ORIGIN
+    encoder.encoding = encoding;
+    if (encoding != ENCODING_WEIGHTS) {
+        return begin_differences(encoding, seed, size, crc);
+    }
+#else
+    (void)encoding;
+    (void)seed;
+#endif
+    *size = MODEL_WEIGHT_BYTES;
+    *crc = link_crc32(0, weights_bytes(), MODEL_WEIGHT_BYTES);
+    return weights_first_bad() == WEIGHTS_USABLE;
 }

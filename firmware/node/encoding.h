@@ -1,9 +1,9 @@
 /* How an update is written on the wire: any range of its bytes, made on demand from the weights, so that no copy of
  * it exists and a chunk can be sent again at any time.
  *
- * n = MODEL_PARAMETERS, w = weights after training, o = weights as they came, element i in wire order; float32,
- * little-endian, every operation rounded to nearest.
- *   WEIGHTS    w[i]; 4 n bytes
+ * WEIGHTS are the MODEL_WEIGHT_BYTES as they lie in memory; a fixed-point node has no other. Of float32 differences,
+ * n = MODEL_PARAMETERS, w = weights after training, o = weights as they came, element i in wire order, little-endian,
+ * every operation rounded to nearest:
  *   DELTA_F32  w[i] - o[i]; 4 n bytes
  *   DELTA_Q8   blocks of PROTOCOL_Q8_BLOCK elements, the last one shorter: float32 scale, then one int8 an element.
  *     Decode:  d[i] = scale * q[i]                              off by less than one scale, and unbiased

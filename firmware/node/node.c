@@ -34,7 +34,7 @@ static void hello(uint8_t transfer)
         .firmware = FIRMWARE_HASH,
         .model = MODEL_HASH,
         .batch = MODEL_ACCUMULATES ? UINT8_MAX : 1,
-        .kernel = KERNEL_F32,
+        .kernel = MODEL_FIXED ? KERNEL_FIXED : KERNEL_F32,
         .parameters = MODEL_PARAMETERS,
         .board = MODEL_BOARD,
         .tier = MODEL_TIER,

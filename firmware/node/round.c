@@ -6,12 +6,12 @@
 #include "port.h"
 #include "protocol.h"
 #include "training.h"
+#include "weights.h"
 #include "wire.h"
 
 #include <string.h>
 
 #define REPORT_MS 500U
-#define WEIGHT_BYTES (MODEL_PARAMETERS * 4UL)
 
 static struct {
     struct message_setup setup;
@@ -53,6 +53,7 @@ void round_status(uint8_t transfer)
         .total = node.setup.epochs * port_sample_count(),
         .loss = trained ? training_loss() : 0.0f,
         .rejected = wire_rejected(),
+        .saturated = trained ? training_saturated() : 0,
     };
     wire_send(FRAME_STATUS, transfer, 0, message_status_write(wire_payload(), &status));
 }
@@ -84,7 +85,7 @@ static bool is_usable(const struct link_frame *frame, const struct message_setup
 {
     if (!encoding_is_supported(setup->encoding)) {
         refuse(frame, ERROR_UNSUPPORTED, setup->encoding);
-    } else if (setup->batch == 0 || setup->epochs == 0) {
+    } else if (setup->batch == 0 || setup->epochs == 0 || setup->learning_rate <= 0.0f) {
         refuse(frame, ERROR_UNSUPPORTED, 0);
     } else if (!engine_is_finite(setup->learning_rate) || !engine_is_finite(setup->momentum)) {
         refuse(frame, ERROR_NOT_FINITE, 0);
@@ -130,7 +131,7 @@ void round_adjust(const struct link_frame *frame)
             refuse(frame, ERROR_NOT_FINITE, (uint32_t)adjust.first + i);
             return;
         }
-        changes = changes || value != training_adjustment[adjust.first + i];
+        changes = changes || training_logit_of(value) != training_adjustment[adjust.first + i];
     }
     /* A repetition is welcome at any time, a change only before training. */
     if (node.state == STATE_IDLE || (changes && node.state > STATE_LOADED)) {
@@ -138,7 +139,7 @@ void round_adjust(const struct link_frame *frame)
         return;
     }
     for (uint8_t i = 0; i < count; i++) {
-        training_adjustment[adjust.first + i] = message_adjust_values_get(frame->payload, i);
+        training_adjustment[adjust.first + i] = training_logit_of(message_adjust_values_get(frame->payload, i));
     }
     round_status(frame->transfer);
 }
@@ -167,8 +168,8 @@ void round_begin(const struct link_frame *frame)
     }
     if (begin.kind != TRANSFER_WEIGHTS) {
         refuse(frame, ERROR_UNSUPPORTED, begin.kind);
-    } else if (begin.size != WEIGHT_BYTES) {
-        refuse(frame, ERROR_WRONG_SIZE, WEIGHT_BYTES);
+    } else if (begin.size != MODEL_WEIGHT_BYTES) {
+        refuse(frame, ERROR_WRONG_SIZE, MODEL_WEIGHT_BYTES);
     } else if (node.in.open && !node.spoiled && node.in.crc == begin.crc && node.in.payload == begin.payload) {
         node.in.id = frame->transfer; /* the same transfer, perhaps from a host that came back: go on with it */
         acknowledge();
@@ -193,19 +194,9 @@ void round_data(const struct link_frame *frame)
     /* Once complete nothing is accepted any more, so weights in use are never written to. */
     const uint32_t offset = link_incoming_accept(&node.in, frame->chunk, frame->length);
     if (offset != UINT32_MAX) {
-        memcpy((uint8_t *)model_weights + offset, frame->payload, frame->length);
+        memcpy(weights_bytes() + offset, frame->payload, frame->length);
     }
     acknowledge();
-}
-
-/* First weight that is NaN or infinite, or MODEL_PARAMETERS. */
-static uint32_t first_not_finite(void)
-{
-    uint32_t index = 0;
-    while (index < MODEL_PARAMETERS && engine_is_finite(model_weights[index])) {
-        index++;
-    }
-    return index;
 }
 
 void round_commit(const struct link_frame *frame)
@@ -223,15 +214,15 @@ void round_commit(const struct link_frame *frame)
             refuse(frame, ERROR_WRONG_STATE, node.state);
             return;
         }
-        const uint32_t crc = link_crc32(0, (const uint8_t *)model_weights, WEIGHT_BYTES);
-        const uint32_t index = first_not_finite();
-        node.spoiled = crc != node.in.crc || index != MODEL_PARAMETERS;
+        const uint32_t crc = link_crc32(0, weights_bytes(), MODEL_WEIGHT_BYTES);
+        const uint32_t bad = weights_first_bad();
+        node.spoiled = crc != node.in.crc || bad != WEIGHTS_USABLE;
         if (node.spoiled) {
-            refuse(frame, crc != node.in.crc ? ERROR_BAD_CRC : ERROR_NOT_FINITE, crc != node.in.crc ? crc : index);
+            refuse(frame, crc != node.in.crc ? ERROR_BAD_CRC : ERROR_NOT_FINITE, crc != node.in.crc ? crc : bad);
             return;
         }
 #if MODEL_KEEPS_ORIGIN
-        memcpy(model_origin, model_weights, WEIGHT_BYTES);
+        memcpy(model_origin, model_weights, MODEL_WEIGHT_BYTES);
 #endif
         node.state = STATE_LOADED;
     }
@@ -281,7 +272,7 @@ bool round_train_sample(void)
         return false;
     }
     const enum training_result result = training_step();
-    if (result == TRAINING_NOT_FINITE || (result == TRAINING_FINISHED && first_not_finite() != MODEL_PARAMETERS)) {
+    if (result == TRAINING_NOT_FINITE || (result == TRAINING_FINISHED && weights_first_bad() != WEIGHTS_USABLE)) {
         fail(training_sample());
         return true;
     }
@@ -320,6 +311,7 @@ void round_fetch(const struct link_frame *frame)
         .encoding = fetch.encoding,
         .samples = port_sample_count(),
         .loss = training_loss(),
+        .saturated = training_saturated(),
     };
     node.out.open = false;
     if (!encoding_begin(fetch.encoding, node.setup.seed, &offer.size, &offer.crc)) {

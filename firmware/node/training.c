@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-float training_adjustment[MODEL_CLASSES];
+training_logit training_adjustment[MODEL_CLASSES];
 
 static struct {
     const struct message_setup *setup;
@@ -50,18 +50,29 @@ void training_begin(const struct message_setup *setup)
 #if MODEL_ACCUMULATES
     memset(model_gradients, 0, sizeof model_gradients);
 #endif
+#if MODEL_FIXED
+    model_begin();
+    fixed_saturated = 0;
+#endif
 }
 
 /* Forward, loss and backward at each width wanted; false if a loss is not finite. */
-static bool backprop(const struct engine_sample *sample, uint16_t label, float *loss)
+static bool backprop(const uint8_t *bytes, uint16_t label, float *loss)
 {
     const struct message_setup *setup = training.setup;
+#if MODEL_FIXED
+    const struct engine_sample sample = {.bytes = bytes}; /* what they are worth is compiled in */
+    const struct fixed_target target = {label, NULL, training_adjustment, 256};
+    fixed_seed(hash32(setup->seed + training.done));
+#else
+    const struct engine_sample sample = {bytes, MODEL_INPUT_SCALE, MODEL_INPUT_OFFSET};
     const struct engine_target target = {label, NULL, training_adjustment, 1.0f};
+#endif
     /* Without a gradient buffer each sample is a step of its own, so small that a batch of them is one step. */
     const float scale = MODEL_ACCUMULATES ? 1.0f : setup->learning_rate / (float)setup->batch;
     const uint8_t widths = setup->nested ? MODEL_WIDTHS : 1;
     for (uint8_t width = 0; width < widths; width++) {
-        const float at_width = model_backprop(width, sample, &target, scale);
+        const float at_width = model_backprop(width, &sample, &target, scale);
         if (!engine_is_finite(at_width)) {
             return false;
         }
@@ -89,9 +100,9 @@ enum training_result training_step(void)
     const struct message_setup *setup = training.setup;
     uint16_t label = 0;
     training.sample = training_order(setup->seed, training.epoch, training.position, training.count);
-    const struct engine_sample sample = {port_sample(training.sample, &label), MODEL_INPUT_SCALE, MODEL_INPUT_OFFSET};
+    const uint8_t *bytes = port_sample(training.sample, &label);
     float loss = 0.0f;
-    if (!backprop(&sample, label, &loss)) {
+    if (!backprop(bytes, label, &loss)) {
         return TRAINING_NOT_FINITE;
     }
     training.position++;
@@ -113,6 +124,32 @@ enum training_result training_step(void)
     training.loss = 0.0f;
     return TRAINING_GOING;
 }
+
+#if MODEL_FIXED
+training_logit training_logit_of(float value)
+{
+    const float scaled = value * FIXED_LOGIT_ONE;
+    if (scaled >= INT16_MAX || scaled <= -INT16_MAX) {
+        return scaled > 0.0f ? INT16_MAX : -INT16_MAX;
+    }
+    return (int16_t)(scaled + (scaled < 0.0f ? -0.5f : 0.5f));
+}
+
+uint32_t training_saturated(void)
+{
+    return fixed_saturated;
+}
+#else
+training_logit training_logit_of(float value)
+{
+    return value;
+}
+
+uint32_t training_saturated(void)
+{
+    return 0;
+}
+#endif
 
 uint32_t training_done(void)
 {

@@ -13,8 +13,16 @@ enum training_result {
     TRAINING_NOT_FINITE, /* loss or weights are NaN or infinite: training_sample() says at which sample */
 };
 
-/* Added to the logits (engine.h: struct engine_target); zero unless ADJUST said otherwise. */
-extern float training_adjustment[MODEL_CLASSES];
+/* A logit as the model's arithmetic has it. */
+#if MODEL_FIXED
+typedef int16_t training_logit; /* in 1 / FIXED_LOGIT_ONE */
+#else
+typedef float training_logit;
+#endif
+training_logit training_logit_of(float value); /* finite; in fixed point rounded to nearest, held within 16 bits */
+
+/* Added to the logits in the loss; zero unless ADJUST said otherwise. */
+extern training_logit training_adjustment[MODEL_CLASSES];
 
 /* Start on model_weights as they are. `setup` must stay in place and unchanged until training ends; its epochs and
  * batch must not be 0, and there must be samples. */
@@ -22,9 +30,10 @@ void training_begin(const struct message_setup *setup);
 /* One sample at every width wanted; where the plan has a gradient buffer, a step at the end of every batch. */
 enum training_result training_step(void);
 
-uint32_t training_done(void);   /* samples so far, all epochs */
-uint32_t training_sample(void); /* the last one trained on */
-float training_loss(void);      /* running mean of this epoch at the node's own width */
+uint32_t training_done(void);      /* samples so far, all epochs */
+uint32_t training_sample(void);    /* the last one trained on */
+float training_loss(void);         /* running mean of this epoch at the node's own width */
+uint32_t training_saturated(void); /* times that a fixed-point weight or logit was held at its limit */
 
 /* Sample at `position` of an epoch's order, both < count: a permutation of 0..count - 1 that takes no memory.
  *

@@ -22,6 +22,7 @@ from codegen.protocol import (
     ErrorCode,
     FrameType,
     Hello,
+    Kernel,
     Log,
     Message,
     ProtocolError,
@@ -190,7 +191,7 @@ def test_wrong_length_is_refused_alike(library: ctypes.CDLL, message: type[Messa
 
 
 def test_refusal_names_message_and_sizes() -> None:
-    with pytest.raises(ProtocolError, match="STATUS of 3 bytes; expected 21"):
+    with pytest.raises(ProtocolError, match="STATUS of 3 bytes; expected 25"):
         Status.decode(b"abc")
 
 
@@ -200,7 +201,7 @@ def test_text_that_is_not_utf8_is_shown_all_the_same() -> None:
 
 def test_text_cannot_command_a_terminal() -> None:
     assert Log.decode(b"\x1b[2Jgone\r\n").text == "\ufffd[2Jgone\ufffd\ufffd"
-    hello = Hello(1, 248, 8, 7, 1, bytes(8), 1, 1, 1, 1, 0, 1, "\x07uno", "\x9bmicro")
+    hello = Hello(PROTOCOL_VERSION, 248, 8, 7, 1, bytes(8), 1, 1, 1, 1, 0, 1, "\x07uno", "\x9bmicro")
     assert (Hello.decode(hello.encode()).board, Hello.decode(hello.encode()).tier) == ("\ufffduno", "\ufffdmicro")
 
 
@@ -228,6 +229,6 @@ def test_the_page_has_every_message_as_it_is(message: type[Message]) -> None:
     assert _documented(message) in DOCUMENTATION.splitlines()
 
 
-@pytest.mark.parametrize("value", [*State, *Encoding, *ErrorCode], ids=lambda value: value.name)
-def test_the_page_has_every_number(value: State | Encoding | ErrorCode) -> None:
+@pytest.mark.parametrize("value", [*State, *Encoding, *Kernel, *ErrorCode], ids=lambda value: value.name)
+def test_the_page_has_every_number(value: State | Encoding | Kernel | ErrorCode) -> None:
     assert f"| {value.name} | {value.value} |" in DOCUMENTATION

@@ -1,6 +1,9 @@
 """Updates off the wire."""
 
 import struct
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -8,10 +11,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import boards
+from codegen.graph import Graph, Layer
+from codegen.planner import Plan, Training, best
 from codegen.protocol import Q8_BLOCK, Encoding, encoded_size
-from coordinator.deltas import Flat, UpdateError, decode
+from codegen.tiers import tiers_from
+from codegen.weights import pack
+from coordinator import deltas
+from coordinator.deltas import Flat, UpdateError
 
 SIZES = [1, 2, Q8_BLOCK - 1, Q8_BLOCK, Q8_BLOCK + 1, 3 * Q8_BLOCK + 17]
+
+
+@cache
+def plan_of(count: int, kernel: str = "f32") -> Plan:
+    """Return a plan of one tensor of so many parameters."""
+    layer = Layer("logits", "dense", (1, 1, count), (1, 1, 1), trainable=True)
+    board = boards.load("esp32dev")
+    board = replace(board, training=replace(board.training, kernel=kernel))
+    return best(board, Graph("line", (layer,), 1, True), tiers_from({"full": 1.0}), Training())
+
+
+def decode(encoding: Encoding, blob: bytes, sent: bytes) -> Flat:
+    """Return the delta of a model whose float32 weights were `sent`."""
+    (delta,) = deltas.decode(plan_of(len(sent) // 4), encoding, blob, sent)
+    return delta.ravel()
 
 
 def draw(count: int, seed: int = 0) -> np.ndarray:
@@ -102,3 +126,31 @@ def test_noise_gives_finite_numbers_or_is_refused(encoding: Encoding, blob: byte
     except UpdateError:
         return
     assert delta.shape == (count,) and np.isfinite(delta).all()
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_fixed_point_weights_are_subtracted_as_values(count: int) -> None:
+    """Whatever the weights were rounded to on their way to the node is what its delta is counted from."""
+    plan, before = plan_of(count, "fixed"), draw(count)
+    sent = pack(plan, [before.reshape(count, 1)])
+    exponent, step = sent[0] - 256, np.random.default_rng(4).integers(-200, 200, count)
+    after = np.frombuffer(sent, "<i2", offset=2) + step
+    (delta,) = deltas.decode(plan, Encoding.WEIGHTS, sent[:2] + after.astype("<i2").tobytes(), sent)
+    assert delta.dtype == np.float32 and delta.shape == (count, 1)
+    np.testing.assert_array_equal(delta.ravel(), np.ldexp(step.astype(np.float32), exponent))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda blob: blob[:-2], "sent 20 bytes of weights; its sub-model takes 22"),
+        (lambda blob: b"\x29" + blob[1:], "sent weights that make no sense: exponent 41 of the kernel"),
+        (lambda blob: b"\x80" + blob[1:], "sent weights that make no sense: exponent -128 of the kernel"),
+    ],
+    ids=["size", "exponent", "least exponent"],
+)
+def test_fixed_point_weights_that_cannot_be_are_refused(change: Callable[[bytes], bytes], words: str) -> None:
+    plan = plan_of(10, "fixed")
+    sent = pack(plan, [draw(10).reshape(10, 1)])
+    with pytest.raises(UpdateError, match=words):
+        deltas.decode(plan, Encoding.WEIGHTS, change(sent), sent)

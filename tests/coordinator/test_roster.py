@@ -8,7 +8,7 @@ import pytest
 
 import boards
 from codegen.planner import Training, best
-from codegen.protocol import Hello
+from codegen.protocol import PROTOCOL_VERSION, Hello
 from coordinator import roster
 from coordinator.errors import FirmwareMismatch
 from coordinator.federation import NodeSpec
@@ -23,7 +23,7 @@ FEDERATION = Path("/home/me/f.toml")
 def found(uid: str, board: str = "esp32dev", port: str = "/dev/ttyUSB0", **changes: object) -> Found:
     made = plan("expanded")
     fields: dict[str, object] = {
-        "protocol": 1, "mtu": 72, "window": 8, "encodings": 1, "boot": 1, "uid": bytes.fromhex(uid),
+        "protocol": PROTOCOL_VERSION, "mtu": 72, "window": 8, "encodings": 1, "boot": 1, "uid": bytes.fromhex(uid),
         "firmware": roster.sources_hash(), "model": made.model_hash, "samples": 10, "batch": 1, "kernel": 0,
         "parameters": made.sub_model.graph.parameters, "board": board, "tier": "expanded",
     } | changes  # fmt: skip

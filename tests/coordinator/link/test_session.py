@@ -11,6 +11,7 @@ from typing import TypeVar
 import pytest
 
 from codegen.protocol import (
+    PROTOCOL_VERSION,
     Abort,
     Encoding,
     Error,
@@ -33,7 +34,7 @@ from tests.coordinator.link.wire import Faults, Peer, WirePort, run_virtually
 
 T = TypeVar("T")
 BLOB = random.Random(1).randbytes(20_000)
-STATUS = Status(State.TRAINING, 1, 7, 10, 20, 0.5, 0)
+STATUS = Status(State.TRAINING, 1, 7, 10, 20, 0.5, 0, 0)
 
 
 def with_session(port: WirePort, work: Callable[[Session], Awaitable[T]]) -> T:
@@ -290,16 +291,16 @@ def test_a_stop_ends_whoever_waits(peer: Peer) -> None:
         with_session(port, work)
 
 
-HELLO = Hello(1, 72, 4, 1, 7, b"12345678", 0, 0, 0, 1, 0, 10, "uno", "micro")
+HELLO = Hello(PROTOCOL_VERSION, 72, 4, 1, 7, b"12345678", 0, 0, 0, 1, 0, 10, "uno", "micro")
 
 
 @pytest.mark.parametrize(
     ("hello", "words"),
     [
-        (replace(HELLO, protocol=9).encode(), "speaks protocol 9, this host 1; rebuild and flash it"),
-        (b"\x02much shorter", "speaks protocol 2, this host 1; rebuild and flash it"),
-        (b"\x01much shorter", "HELLO of 13 bytes; expected 72; host and firmware differ"),
-        (b"", "speaks protocol 0, this host 1; rebuild and flash it"),
+        (replace(HELLO, protocol=9).encode(), "speaks protocol 9, this host 2; rebuild and flash it"),
+        (b"\x01much shorter", "speaks protocol 1, this host 2; rebuild and flash it"),
+        (b"\x02much shorter", "HELLO of 13 bytes; expected 72; host and firmware differ"),
+        (b"", "speaks protocol 0, this host 2; rebuild and flash it"),
         (replace(HELLO, mtu=255).encode(), "mtu 255 and window 4 makes no sense"),
         (replace(HELLO, window=0).encode(), "mtu 72 and window 0 makes no sense"),
     ],
@@ -319,9 +320,9 @@ def test_a_hello_that_cannot_be_is_refused(peer: Peer, hello: bytes, words: str)
 @pytest.mark.parametrize(
     ("offer", "words"),
     [
-        (Offer(1, 0, 2**32 - 1, 0, 1, 0.0), "an update of 4294967295 bytes; at most"),
-        (Offer(7, 0, 20, 0, 1, 0.0), "an update of round 7 in encoding 0; asked for were round 1 and encoding 0"),
-        (Offer(1, 9, 20, 0, 1, 0.0), "an update of round 1 in encoding 9; asked for"),
+        (Offer(1, 0, 2**32 - 1, 0, 1, 0.0, 0), "an update of 4294967295 bytes; at most"),
+        (Offer(7, 0, 20, 0, 1, 0.0, 0), "an update of round 7 in encoding 0; asked for were round 1 and encoding 0"),
+        (Offer(1, 9, 20, 0, 1, 0.0, 0), "an update of round 1 in encoding 9; asked for"),
     ],
 )
 def test_an_offer_beyond_reason_is_refused(peer: Peer, offer: Offer, words: str) -> None:
@@ -345,7 +346,7 @@ def test_a_reply_of_another_length_is_said(peer: Peer) -> None:
         session.loop.call_later(0.1, port.say, encode(FrameType.STATUS, 1, 0, b"abc"))
         await session.request(Setup(1, 1, 0.1, 0.0, 1, 1, 0, 1), Status)
 
-    with pytest.raises(LinkError, match="STATUS of 3 bytes; expected 21; host and firmware differ"):
+    with pytest.raises(LinkError, match="STATUS of 3 bytes; expected 25; host and firmware differ"):
         with_session(port, work)
 
 

@@ -1,17 +1,17 @@
-"""Nodes of the small model: one with gradient buffer and origin, one without either."""
+"""Nodes of the small model: with gradient buffer and origin, without either, and in fixed point."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.firmware.conftest import CompileShared
-from tests.firmware.node.harness import MEMORY, TRAININGS, Build, MemoryNode, build
+from tests.firmware.node.harness import MEMORY, WAYS, Build, MemoryNode, build
 
 
 @pytest.fixture(scope="session")
 def builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Build]:
     """The small model's headers, by name of the way to train."""
-    return {name: build(training, tmp_path_factory.mktemp(name)) for name, training in TRAININGS.items()}
+    return {name: build(name, tmp_path_factory.mktemp(name)) for name in WAYS}
 
 
 @pytest.fixture
@@ -24,3 +24,9 @@ def accumulating(builds: dict[str, Build], compile_shared: CompileShared) -> Mem
 def fused(builds: dict[str, Build], compile_shared: CompileShared) -> MemoryNode:
     """A node just booted, without them."""
     return MemoryNode(compile_shared(MEMORY, ("-O2", *builds["fused"].flags)), builds["fused"])
+
+
+@pytest.fixture
+def fixed(builds: dict[str, Build], compile_shared: CompileShared) -> MemoryNode:
+    """A node just booted, in fixed point."""
+    return MemoryNode(compile_shared(MEMORY, ("-O2", *builds["fixed"].flags)), builds["fixed"])

@@ -25,23 +25,22 @@ from codegen.protocol import (
     Train,
 )
 from coordinator.link.frames import encode
-from tests.firmware.node.harness import begin_of, frame_of, setup, weights
+from tests.firmware.node.harness import begin_of, frame_of, setup
 
-WEIGHTS = weights(299)
 EDGES = (0, 1, 2, 5, 72, 73, 127, 128, 255, 256, 1196, 32767, 32768, 65535, 2**31, 2**32 - 1)
 
 
-def hostile_stream(source: random.Random, count: int) -> Iterator[bytes]:
-    """Yield `count` pieces of a byte stream."""
+def hostile_stream(source: random.Random, count: int, weights: bytes) -> Iterator[bytes]:
+    """Yield `count` pieces of a byte stream to a node that takes these weights."""
     plan: list[bytes] = []
     for _ in range(count):
         if not plan:
-            plan = list(_round(source))
+            plan = list(_round(source, weights))
         choice = source.random()
         if choice < 0.6:
             yield plan.pop(0)
         elif choice < 0.75:
-            yield _odd_request(source)
+            yield _odd_request(source, weights)
         elif choice < 0.85:
             yield _any_frame(source)
         elif choice < 0.95:
@@ -50,15 +49,15 @@ def hostile_stream(source: random.Random, count: int) -> Iterator[bytes]:
             yield source.randbytes(source.randrange(300))
 
 
-def _round(source: random.Random) -> Iterator[bytes]:
+def _round(source: random.Random, weights: bytes) -> Iterator[bytes]:
     """A round as it should be; chunks are lost on the way if something disturbs it."""
     round = source.randrange(4)
     payload = source.choice([72, 40, 64])
     yield frame_of(setup(round, epochs=source.choice([1, 1, 20]), batch=source.choice([1, 4, 255])), 1)
-    yield frame_of(begin_of(WEIGHTS, round, payload), 2)
+    yield frame_of(begin_of(weights, round, payload), 2)
     for _ in range(2):  # twice, since some of them are damaged
-        for at in range(0, len(WEIGHTS), payload):
-            yield encode(FrameType.DATA, 2, at // payload, WEIGHTS[at : at + payload])
+        for at in range(0, len(weights), payload):
+            yield encode(FrameType.DATA, 2, at // payload, weights[at : at + payload])
     yield frame_of(Commit(round), 3)
     yield frame_of(Train(round), 4)
     for _ in range(15):
@@ -69,11 +68,11 @@ def _round(source: random.Random) -> Iterator[bytes]:
         yield encode(FrameType.ACK, 6, next, Ack(0, source.randrange(2)).encode())
 
 
-def _odd_request(source: random.Random) -> bytes:
+def _odd_request(source: random.Random, weights: bytes) -> bytes:
     """A well-formed request whose numbers are odd."""
     message: Message = source.choice(
         (
-            HelloRequest(), LabelsRequest(0), setup(), Adjust(0, (1.0, 2.0)), begin_of(WEIGHTS), Begin(1, 72, 0, 0, 0),
+            HelloRequest(), LabelsRequest(0), setup(), Adjust(0, (1.0, 2.0)), begin_of(weights), Begin(1, 72, 0, 0, 0),
             Commit(0), Train(0), Fetch(0, 0, 72), StatusRequest(), Abort(), Baud(1), Ack(0, 0),
         )
     )  # fmt: skip

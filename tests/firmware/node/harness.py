@@ -36,17 +36,19 @@ from codegen.protocol import (
     TransferKind,
 )
 from codegen.tiers import tiers_from
+from codegen.weights import pack
 from coordinator.link.frames import Decoder, Frame, encode
 
 FIRMWARE = Path(boards.PROJECT_ROOT) / "firmware"
-NODE = tuple(sorted(path for part in ("node", "link", "engine") for path in (FIRMWARE / part).glob("*.c")))
+NODE = tuple(sorted(path for part in ("node", "link", "engine") for path in (FIRMWARE / part).glob("*.[cS]")))
 NATIVE = (*NODE, *sorted((FIRMWARE / "ports" / "native").glob("*.c")))
 MEMORY = (*NODE, Path(__file__).with_name("memory_port.c"))
 
 FEATURES, CLASSES, SAMPLES = 36, 3, 30
-TRAININGS = {
-    "accumulating": Training(batch=4, momentum=0.5, encoding="delta_q8"),
-    "fused": Training(batch=1, encoding="weights"),
+WAYS = {  # to train, and in which arithmetic
+    "accumulating": (Training(batch=4, momentum=0.5, encoding="delta_q8"), "f32"),
+    "fused": (Training(batch=1, encoding="weights"), "f32"),
+    "fixed": (Training(batch=4), "fixed"),
 }
 F32 = npt.NDArray[np.float32]
 
@@ -83,12 +85,14 @@ class Build:
         return self.plan.sub_model.graph.parameters
 
 
-def build(training: Training, folder: Path, board: str = "nrf52_dk") -> Build:
+def build(way: str, folder: Path, board_id: str = "nrf52_dk") -> Build:
     """Generate the headers of the small model, for its full width and half of it, in `folder`."""
-    graph = small_graph()
+    graph, (training, kernel) = small_graph(), WAYS[way]
+    board = boards.load(board_id)
+    board = dataclasses.replace(board, training=dataclasses.replace(board.training, kernel=kernel))
     nothing = [np.zeros(tensor.shape, np.float32) for tensor in graph.tensors]
     tiers = tiers_from({"full": 1.0, "half": 0.5})
-    return Build(generate(boards.load(board), graph, nothing, tiers, training, folder), folder)
+    return Build(generate(board, graph, nothing, tiers, training, folder), folder)
 
 
 def samples(count: int = SAMPLES) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
@@ -107,6 +111,13 @@ def shard(count: int = SAMPLES) -> bytes:
 def weights(parameters: int, seed: int = 2) -> bytes:
     """Return weights as they travel."""
     return np.random.default_rng(seed).normal(0, 0.2, parameters).astype("<f4").tobytes()
+
+
+def fixed_weights(plan: Plan, seed: int = 2) -> bytes:
+    """Return weights as they travel to a fixed-point node."""
+    random = np.random.default_rng(seed)
+    tensors = [random.normal(0, 0.2, tensor.shape) for tensor in plan.sub_model.graph.tensors]
+    return pack(plan, [tensor.astype(np.float32) for tensor in tensors])
 
 
 def setup(round: int = 5, **changes: float) -> Setup:

@@ -32,6 +32,7 @@ from tests.firmware.node.harness import (
     Build,
     MemoryNode,
     begin_of,
+    fixed_weights,
     frame_of,
     setup,
     shard,
@@ -207,14 +208,15 @@ def test_a_round_ends_in_the_same_bits_however_it_was_compiled(
         assert twin.ask(Fetch(5, Encoding.DELTA_Q8, 72), 30) == expected
 
 
-@pytest.mark.parametrize("name", ["accumulating", "fused"])
+@pytest.mark.parametrize("name", ["accumulating", "fused", "fixed"])
 def test_hostile_bytes_break_nothing(
     name: str, builds: dict[str, Build], compile_program: CompileProgram, shard_file: Path
 ) -> None:
     with Program(compile_program(NATIVE, (*SANITIZE, *builds[name].flags)), shard_file) as twin:
         twin.connect()
         states = set()
-        for data in hostile_stream(random.Random(f"hostile {name}"), 6000):
+        blob = fixed_weights(builds[name].plan) if name == "fixed" else WEIGHTS
+        for data in hostile_stream(random.Random(f"hostile {name}"), 6000, blob):
             if twin.process.poll() is not None:
                 pytest.fail(twin.process.stderr.read() if twin.process.stderr else "it died", pytrace=False)
             states |= {frame.payload[0] for frame in twin.send(data) if frame.type == FrameType.STATUS}

@@ -12,6 +12,7 @@ import pytest
 
 from codegen.protocol import (
     BY_TYPE,
+    PROTOCOL_VERSION,
     Abort,
     Ack,
     Adjust,
@@ -69,6 +70,8 @@ TABLE: list[tuple[Message, str]] = [
     (setup(encoding=255), "UNSUPPORTED= UNSUPPORTED= UNSUPPORTED= UNSUPPORTED= UNSUPPORTED="),
     (setup(batch=0), "UNSUPPORTED= UNSUPPORTED= UNSUPPORTED= UNSUPPORTED= UNSUPPORTED="),
     (setup(epochs=0), "UNSUPPORTED= UNSUPPORTED= UNSUPPORTED= UNSUPPORTED= UNSUPPORTED="),
+    (setup(learning_rate=0.0), "UNSUPPORTED= UNSUPPORTED= UNSUPPORTED= UNSUPPORTED= UNSUPPORTED="),
+    (setup(learning_rate=-0.1), "UNSUPPORTED= UNSUPPORTED= UNSUPPORTED= UNSUPPORTED= UNSUPPORTED="),
     (setup(learning_rate=float("nan")), "NOT_FINITE= NOT_FINITE= NOT_FINITE= NOT_FINITE= NOT_FINITE="),
     (Adjust(0, (0.0,)), "WRONG_STATE= READY LOADED TRAINING DONE"),
     (Adjust(1, (0.5, -0.5)), "WRONG_STATE= READY LOADED WRONG_STATE= WRONG_STATE="),
@@ -122,14 +125,14 @@ def test_every_request_in_every_state_twice(
         assert accumulating.state() == after
 
 
-def test_hello_says_everything(accumulating: MemoryNode, fused: MemoryNode) -> None:
-    for node, encodings, batch in ((accumulating, 7, 255), (fused, 1, 1)):
+def test_hello_says_everything(accumulating: MemoryNode, fused: MemoryNode, fixed: MemoryNode) -> None:
+    for node, encodings, batch, kernel in ((accumulating, 7, 255, 0), (fused, 1, 1, 0), (fixed, 1, 1, 1)):
         boot = node.ask(HelloRequest())
         assert isinstance(boot, Hello)
         plan = node.built.plan
         expected = Hello(
-            1, 72, 4, encodings, boot.boot, b"memory!\0", 0xF00D1234, plan.model_hash, SAMPLES, batch, 0, 299,
-            "nrf52_dk", "full",
+            PROTOCOL_VERSION, 72, 4, encodings, boot.boot, b"memory!\0", 0xF00D1234, plan.model_hash, SAMPLES,
+            batch, kernel, 299, "nrf52_dk", "full",
         )  # fmt: skip
         assert boot == expected
         node.boot()
