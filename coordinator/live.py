@@ -180,6 +180,9 @@ def notice(event: Event) -> str | None:
             return f"{event.node}: no port answers for this {event.board}; the run goes on without it"
         case NodeFailed():
             return f"{event.node}: {event.reason}; round {event.round} goes on without it"
+        case NodeAnswered() if event.saturated:
+            held = f"a weight or logit was held at its limit {event.saturated:,} times"
+            return f"{event.node}: {held} in round {event.round}; a smaller learning_rate may help"
         case NodeLog():
             return f"{event.node} says: {event.text}"
         case RoundAggregated() if not event.aggregated:

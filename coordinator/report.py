@@ -160,6 +160,9 @@ def warnings(lines: list[Line]) -> list[str]:
                 found.append(f"{line['node']}: no port answered for this {line['board']}.")
             case "node_failed":
                 found.append(f"Round {line['round']} went on without {line['node']}: {line['reason']}.")
+            case "node_answered" if line.get("saturated"):
+                held = f"a weight or logit was held at its limit {line['saturated']:,} times"
+                found.append(f"{line['node']}: {held} in round {line['round']}.")
             case "round_aggregated" if not line["aggregated"]:
                 found.append(f"Round {line['round']} was not aggregated: {line['reason']}.")
             case "run_started" if line["after_round"]:

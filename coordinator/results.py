@@ -17,7 +17,7 @@ from codegen.model_file import load_keras
 from codegen.planner import Plan, best, plan
 from coordinator.aggregation import Weights
 from coordinator.data import Dataset, load_dataset
-from coordinator.events import Evaluated, NodeTraffic, RoundAggregated, RunStarted
+from coordinator.events import Evaluated, NodeAnswered, NodeTraffic, RoundAggregated, RunStarted
 from coordinator.federation import Federation
 from coordinator.global_model import global_model
 from coordinator.journal import Line, event_name, of_kind, weights_sha256, write_durably
@@ -66,6 +66,7 @@ class NodeSummary:
     bytes_down: int
     bytes_up: int
     retransmissions: int
+    saturated: int  # times that a fixed-point weight or logit was held at its limit
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,10 @@ def summarise(inputs: Inputs, lines: Sequence[Line], fingerprint: str, digest: s
     federation = inputs.federation
     aggregated = {line["round"]: line for line in of_kind(lines, RoundAggregated)}
     evaluated = {line["round"]: line["accuracy"] for line in of_kind(lines, Evaluated)}
+    answers = of_kind(lines, NodeAnswered)
     nodes = []
     for spec in federation.nodes():
+        held = {line["round"]: line.get("saturated", 0) for line in answers if line["node"] == spec.name}
         traffic = [line for line in of_kind(lines, NodeTraffic) if line["node"] == spec.name]
         nodes.append(
             NodeSummary(
@@ -121,6 +124,7 @@ def summarise(inputs: Inputs, lines: Sequence[Line], fingerprint: str, digest: s
                 bytes_down=sum(line["bytes_down"] for line in traffic),
                 bytes_up=sum(line["bytes_up"] for line in traffic),
                 retransmissions=sum(line["retransmissions"] for line in traffic),
+                saturated=sum(held.values()),
             )
         )
     return Summary(

@@ -16,7 +16,7 @@ from pathlib import Path
 import boards
 from codegen.planner import Plan
 from codegen.prebuild import firmware_hash
-from codegen.protocol import Hello
+from codegen.protocol import Hello, Kernel
 from coordinator.errors import FirmwareMismatch
 from coordinator.events import Event, NodeConnected, NodeMissing, Observer
 from coordinator.federation import Federation, NodeSpec
@@ -190,6 +190,12 @@ def check(found: Found, plan: Plan, federation: Path) -> None:
     if hello.board != plan.board.id:
         raise FirmwareMismatch(
             f"{found.port}: {found.uid} is built for {hello.board}, the federation file says {plan.board.id}; {mend}"
+        )
+    if hello.kernel != Kernel[plan.kernel.upper()]:
+        names = {kernel.value: kernel.name.lower() for kernel in Kernel}
+        raise FirmwareMismatch(
+            f"{found.port}: its firmware trains in {names.get(hello.kernel, hello.kernel)}, this federation's plan for "
+            f"{plan.board.id} in {plan.kernel}; {mend}"
         )
     if hello.model != plan.model_hash or hello.parameters != plan.sub_model.graph.parameters:
         raise FirmwareMismatch(
