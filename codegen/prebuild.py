@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,17 @@ from typing import Any, Iterable  # noqa: UP035  (collections.abc's cannot be su
 C_FLAGS = ["-std=c99"]
 CC_FLAGS = ["-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 SMALL = ("atmelavr",)  # platforms on which size counts for more than speed, as it does for Arduino's own core
+SHARD = struct.Struct("<4sIII")  # as coordinator/data.py has it
+SHARD_HEADER = """\
+/* {samples} samples. Generated: do not edit. Without SHARD_ROW the sizes; with it the rows, label and bytes. */
+#ifndef SHARD_ROW
+#define SHARD_SAMPLES {samples}
+#define SHARD_FEATURES {features}
+#define SHARD_CLASSES {classes}
+#else
+{rows}
+#endif
+"""
 OUTPUTS = ("model.h", "protocol.h")
 SOURCE_SUFFIXES = (".c", ".h", ".cpp", ".S", ".ld")
 
@@ -105,6 +117,43 @@ def generate(root: Path, board: str, federation: Path, out: Path) -> bool:
     return True
 
 
+def shard_header(shard: bytes, name: str) -> str:
+    """Return shard.h of a shard file (coordinator/data.py), for boards that keep their samples in flash."""
+    if len(shard) < SHARD.size or shard[:4] != b"TFS1":
+        raise PrebuildError(f"TIERFED_SHARD: {name} is no shard; `coordinator data` writes them")
+    _, samples, features, classes = SHARD.unpack_from(shard)
+    labels = SHARD.size + samples * features
+    if len(shard) != labels + 2 * samples:
+        raise PrebuildError(f"TIERFED_SHARD: {name} has {len(shard)} bytes; expected {labels + 2 * samples}")
+    rows = []
+    for at in range(samples):
+        first, label = SHARD.size + at * features, int.from_bytes(shard[labels + 2 * at :][:2], "little")
+        rows.append(f"SHARD_ROW({label}, {','.join(map(str, shard[first : first + features]))})")
+    return SHARD_HEADER.format(samples=samples, features=features, classes=classes, rows="\n".join(rows))
+
+
+def place_shard(out: Path, shard: str) -> None:
+    """Make `out`/shard.h of a shard file if it has changed; without one there must be none."""
+    path = out / "shard.h"
+    if not shard:
+        if path.exists():
+            path.unlink()
+        return
+    try:
+        text = shard_header(Path(shard).read_bytes(), shard)
+    except OSError as error:
+        raise PrebuildError(f"TIERFED_SHARD: {shard} cannot be read ({error.strerror})") from None
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def identity_defines(uid: str) -> list[tuple[str, Any]]:
+    """The node's unique id, if the build gives it one."""
+    if uid and not re.fullmatch(r"[0-9a-fA-F]{16}", uid):
+        raise PrebuildError(f"TIERFED_UID: found {uid!r}; expected 16 hexadecimal digits")
+    return [("TIERFED_UID", f"0x{uid}")] if uid else []
+
+
 def link_defines(root: Path, board: str) -> list[tuple[str, Any]]:
     """The link's sizes and rates for a board, and the firmware's hash, as preprocessor definitions."""
     try:
@@ -127,8 +176,10 @@ def configure(env: Any) -> None:
         raise PrebuildError(f"platformio.ini: [env:{env['PIOENV']}] has no board; expected `board` or `custom_board`")
     if generate(root, board, (root / federation).resolve(), out):
         print(f"Generated {out.relative_to(root) if root in out.parents else out} for {board}")
+    place_shard(out, os.environ.get("TIERFED_SHARD", ""))
     optimize = "-Os" if env.subst("$PIOPLATFORM") in SMALL else "-O2"
-    defines, sources = link_defines(root, board), Path(env.subst("$PROJECT_SRC_DIR")).resolve()
+    defines = [*link_defines(root, board), *identity_defines(os.environ.get("TIERFED_UID", ""))]
+    sources = Path(env.subst("$PROJECT_SRC_DIR")).resolve()
     if env.IsIntegrationDump():  # what an editor's index is made from
         env.Append(CPPPATH=[str(out)], CPPDEFINES=defines)
 

@@ -6,14 +6,6 @@
 #include <avr/io.h>
 
     .section .text.shard, "ax", @progbits
-    .global shard_labels
-    .type shard_labels, @object
-    .balign 2
-shard_labels:
-#define SHARD_ROW(label, ...) .word label
-#include "shard.h"
-    .size shard_labels, . - shard_labels
-
 #ifdef RAMPZ
 #if SHARD_FEATURES > SHARD_BLOCK
 #error "a sample must fit a block of flash"
@@ -31,9 +23,16 @@ shard_labels:
     .global shard_features
     .type shard_features, @object
 shard_features:
-#undef SHARD_ROW
 #define SHARD_ROW(label, ...) sample __VA_ARGS__
 #include "shard.h"
     .size shard_features, . - shard_features
+
     .balign 2
+    .global shard_labels
+    .type shard_labels, @object
+shard_labels:
+#undef SHARD_ROW
+#define SHARD_ROW(label, ...) .word label
+#include "shard.h"
+    .size shard_labels, . - shard_labels
 #endif

@@ -1,0 +1,204 @@
+"""The images that are flashed: what is planned is what the linker maps, and they train to their native twin's bits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import boards
+from boards import PROJECT_ROOT, Board, seed
+from codegen.planner import Plan, best
+from codegen.prebuild import firmware_hash
+from codegen.protocol import Encoding, Setup, State, Status, StatusRequest, Train, TransferKind
+from coordinator import federation
+from coordinator.data import load_dataset, write_shard
+from coordinator.emulators import Measured, atmega_command, build_atmega, read_measured
+from coordinator.global_model import global_model
+from coordinator.link.ports import open_port
+from coordinator.link.session import Session
+from tests.federation.world import FILE, MODEL, data
+from tests.firmware.conftest import CompileProgram
+from tests.firmware.node.harness import NATIVE
+
+pytestmark = pytest.mark.xdist_group("images")  # each is built once
+UID = "00000000000000a1"
+SAMPLES = 4
+TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image as `pio run` leaves it."""
+
+    board: Board
+    plan: Plan
+    plain: Path  # the image without samples
+    elf: Path  # the image with a few samples compiled in
+    generated: Path  # model.h, protocol.h, shard.h
+    shard: Path  # the same samples as the twin reads them
+    weights: bytes  # to begin with
+
+    def symbols(self) -> dict[str, int]:
+        """Return the size of each symbol that has one; link-time optimisation renames what is static."""
+        listing = subprocess.run(["avr-nm", "-S", self.plain], capture_output=True, text=True, check=True).stdout
+        rows = (line.split() for line in listing.splitlines())
+        return {re.sub(r"\.lto_priv\.\d+$", "", row[3]): int(row[1], 16) for row in rows if len(row) == 4}
+
+    def sections(self) -> dict[str, int]:
+        """Return the size of each section."""
+        listing = subprocess.run(["avr-size", "-A", self.plain], capture_output=True, text=True, check=True).stdout
+        rows = (line.split() for line in listing.splitlines())
+        return {row[0]: int(row[1]) for row in rows if len(row) == 3 and row[1].isdigit()}
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PlatformIO's directory with the platforms of our own: the compilers are then the same everywhere."""
+    root = tmp_path_factory.mktemp("core")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, folder in (("XDG_CONFIG_HOME", ".config"), ("XDG_CACHE_HOME", ".cache")):
+            patch.setenv(variable, os.environ.get(variable) or str(Path.home() / folder))
+        patch.setenv("HOME", str(root / "home"))
+        patch.delenv("PLATFORMIO_CORE_DIR", raising=False)
+        seed.seed(root, ("registry.invalid",))
+    return root / ".platformio"
+
+
+def small_federation(folder: Path) -> Path:
+    """Write a federation whose model's narrowest tier fits an Uno in f32."""
+    (folder / "model.py").write_text(MODEL.format(hidden=24))
+    np.savez(folder / "data.npz", **data())  # type: ignore[arg-type]
+    values = {"seed": 1, "model": "model.py", "samples": 60, "split": "iid", "rounds": 1, "rate": 0.1}
+    path = folder / "federation.toml"
+    path.write_text(FILE.format(**values, training="", select="prefix", min_nodes=1, encoding="weights"))
+    return path
+
+
+@pytest.fixture(scope="module", params=["uno", "megaatmega2560"])
+def image(request: pytest.FixtureRequest, core: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    board, folder = boards.load(request.param), tmp_path_factory.mktemp(request.param)
+    path = small_federation(folder) if board.id == "uno" else PROJECT_ROOT / "examples" / "mnist" / "federation.toml"
+    described = federation.load(path)
+    model = global_model(described)
+    plan = best(board, model.graph, described.tier_list(), described.plan_settings())
+    dataset = load_dataset(described.data_path, described.data.range)
+    samples, labels = dataset.x_train[:SAMPLES], dataset.y_train[:SAMPLES]
+    write_shard(folder / "shard.tfs", samples, labels, dataset.classes)
+    env = os.environ | {
+        "PLATFORMIO_CORE_DIR": str(core),
+        "PLATFORMIO_WORKSPACE_DIR": str(folder),
+        "TIERFED_FEDERATION": str(path),
+        "TIERFED_SHARD": str(folder / "shard.tfs"),
+    }
+    command = [sys.executable, "-m", "platformio", "run", "--project-dir", str(PROJECT_ROOT), "-e", board.id]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    weights = plan.sub_model.pack(plan.sub_model.cut(model.weights))
+    plain = folder / "plain.elf"
+    shutil.copyfile(run_pio(board, path, folder, core), plain)
+    elf = run_pio(board, path, folder, core, folder / "shard.tfs")
+    return Image(board, plan, plain, elf, elf.parent / "generated", folder / "shard.tfs", weights)
+
+
+def run_pio(board: Board, described: Path, folder: Path, core: Path, shard: Path | None = None) -> Path:
+    """Build a board's image in `folder`; return the ELF file."""
+    env = os.environ | {
+        "PLATFORMIO_CORE_DIR": str(core),
+        "PLATFORMIO_WORKSPACE_DIR": str(folder),
+        "TIERFED_FEDERATION": str(described),
+        "TIERFED_SHARD": str(shard or ""),
+    }
+    command = [sys.executable, "-m", "platformio", "run", "--project-dir", str(PROJECT_ROOT), "-e", board.id]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "build" / board.id / "program.elf"
+
+
+def test_every_planned_array_is_a_symbol_of_its_size(image: Image) -> None:
+    symbols = image.symbols()
+    planned = {array.name: array.bytes for array in image.plan.arrays}
+    assert {name: symbols.get(name) for name in planned} == planned
+
+
+def test_planned_ram_is_what_the_linker_maps(image: Image) -> None:
+    sections = image.sections()
+    ram = sum(sections.get(name, 0) for name in (".data", ".bss", ".noinit"))
+    assert image.plan.ram - image.board.training.stack == pytest.approx(ram, rel=TOLERANCE)
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Start a twin or an emulator; yield its port, and a list that its last words are in afterwards."""
+    said: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            word, port = process.stdout.readline().split()
+            assert word == "PORT"
+            yield port, said
+        finally:
+            process.terminate()
+            said += process.stdout.read().splitlines()
+
+
+async def one_round(port: str, board: Board, classes: int, weights: bytes) -> bytes:
+    """Hold a round as a coordinator does, at the board's fastest rate; return the update."""
+    session = Session(open_port(port, board.training.bauds[0]))
+    try:
+        hello = await session.hello()
+        assert (hello.board, hello.uid.hex(), hello.samples) == (board.id, UID, SAMPLES)
+        await session.set_baud(max(board.training.bauds))
+        assert await session.hello() == hello
+        assert sum(await session.labels(classes)) == SAMPLES
+        await session.request(Setup(1, 7, 0.05, 0.0, 2, 1, Encoding.WEIGHTS, 1), Status)
+        await session.send(TransferKind.WEIGHTS, 1, weights)
+        status = await session.request(Train(1), Status)
+        while status.state == State.TRAINING:
+            status = await session.request(StatusRequest(), Status, timeout=5.0)
+        assert (status.state, status.done) == (State.DONE, 2 * SAMPLES)
+        return (await session.fetch(1, Encoding.WEIGHTS))[1]
+    finally:
+        await session.close()
+
+
+def hold_round(command: list[str], image: Image) -> tuple[bytes, list[str]]:
+    """Return the update of whatever `command` starts, and its last words."""
+    with running(command) as (port, said):
+        update = asyncio.run(one_round(port, image.board, image.plan.sub_model.graph.classes, image.weights))
+    return update, said
+
+
+def test_a_round_on_the_chip_is_the_twins_to_the_bit(
+    image: Image, compile_program: CompileProgram, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    training = image.board.training
+    defines = {
+        "LINK_MTU": training.mtu, "LINK_WINDOW": training.window, "FIRMWARE_HASH": f"{firmware_hash(PROJECT_ROOT)}UL",
+    }  # fmt: skip
+    flags = [f"-D{name}={value}" for name, value in defines.items()]
+    twin = compile_program(NATIVE, ("-O2", f"-I{image.generated}", f"-I{PROJECT_ROOT / 'firmware'}", *flags))
+    expected, _ = hold_round([str(twin), "--shard", str(image.shard), "--uid", UID], image)
+    emulator = build_atmega(tmp_path_factory.getbasetemp() / "emulators")
+    actual, said = hold_round(atmega_command(emulator, image.elf, image.board, UID), image)
+    before, after = (np.frombuffer(blob, "<f4") for blob in (image.weights, expected))
+    assert np.isfinite(after).all() and (before != after).mean() > 0.5
+    assert actual == expected
+    check_measured(read_measured(said[-1]), image)
+
+
+def check_measured(measured: Measured, image: Image) -> None:
+    """The stack stays within its reserve, and nothing was lost on the wire."""
+    assert measured.overruns == 0
+    assert measured.stack <= image.board.training.stack
+    assert measured.untouched >= image.board.ram - image.plan.ram
