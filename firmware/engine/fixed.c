@@ -12,36 +12,6 @@ void fixed_seed(uint32_t seed)
     }
 }
 
-/* x >> n for n < 32; an 8-bit core moves whole bytes first. */
-static ENGINE_INLINE int32_t right(int32_t x, uint8_t n)
-{
-#ifdef __AVR__
-    if (n >= 16) {
-        x >>= 16;
-        n = (uint8_t)(n - 16);
-    }
-    if (n >= 8) {
-        x >>= 8;
-        n = (uint8_t)(n - 8);
-    }
-#endif
-    return x >> n;
-}
-
-int32_t fixed_nearest(int32_t x, uint8_t n)
-{
-    return n == 0 ? x : (right(x, (uint8_t)(n - 1)) + 1) >> 1;
-}
-
-int32_t fixed_stochastic(int32_t x, uint8_t n)
-{
-    const uint16_t random = fixed_random();
-    if (n >= 16) {
-        return (right(x, (uint8_t)(n - 16)) + (int32_t)random) >> 16;
-    }
-    return right(x + (int32_t)(uint16_t)((uint32_t)random >> (16 - n)), n);
-}
-
 int32_t fixed_sloped(int32_t x, uint16_t slope)
 {
     const int16_t high = (int16_t)(x >> 16);
@@ -101,7 +71,21 @@ void fixed_halve(int8_t *at, uint16_t stride, uint32_t count)
     }
 }
 
-#ifndef __AVR__ /* fixed_avr.S has these loops */
+#ifndef __AVR__ /* fixed_avr.S has all of these */
+int32_t fixed_nearest(int32_t x, uint8_t n)
+{
+    return n == 0 ? x : ((x >> (n - 1)) + 1) >> 1;
+}
+
+int32_t fixed_stochastic(int32_t x, uint8_t n)
+{
+    const uint16_t random = fixed_random();
+    if (n >= 16) {
+        return ((x >> (n - 16)) + (int32_t)random) >> 16;
+    }
+    return (x + (int32_t)(random >> (16 - n))) >> n;
+}
+
 int32_t fixed_dot(const int8_t *x, const int16_t *w, uint16_t count)
 {
     int32_t sum = 0;
@@ -156,9 +140,6 @@ void fixed_update_rows(int16_t *w, const int8_t *x, const int16_t *step, uint16_
 int32_t fixed_long_dot(const int8_t *x, const int16_t *w, uint16_t count, uint8_t lost)
 {
     int32_t sum = 0;
-    if (lost == 0) {
-        return fixed_dot(x, w, count);
-    }
     for (; count > 256; count = (uint16_t)(count - 256), x += 256, w += 256) {
         sum += fixed_dot(x, w, 256) >> lost;
     }
@@ -168,10 +149,6 @@ int32_t fixed_long_dot(const int8_t *x, const int16_t *w, uint16_t count, uint8_
 void fixed_long_dot_pair(int32_t sum[2], const int8_t *x, const int16_t *w, const struct fixed_walk *walk,
                          uint8_t sums, uint8_t lost)
 {
-    if (lost == 0) {
-        fixed_dot_pair(sum, x, w, walk, sums);
-        return;
-    }
     sum[0] = sum[1] = 0;
     for (uint16_t row = walk->rows; row > 0; row--, x += walk->x_skip, w += walk->w_skip) {
         struct fixed_walk piece = { .rows = 1, .w_stride = walk->w_stride };

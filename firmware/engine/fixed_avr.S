@@ -58,6 +58,26 @@
     inc \high
 .endm
 
+/* r19:r18 = fixed_random(), by way of r21:r20. */
+.macro random
+    lds r18, fixed_state
+    lds r19, fixed_state + 1
+    mov r20, r18            /* x ^= x << 7: by a byte up and a bit down */
+    clr r21
+    mov r0, r19             /* the bit above comes from the upper byte's lowest */
+    lsr r0
+    ror r20
+    ror r21
+    eor r18, r21
+    eor r19, r20
+    mov r20, r19            /* x ^= x >> 9 */
+    lsr r20
+    eor r18, r20
+    eor r19, r18            /* x ^= x << 8 */
+    sts fixed_state, r18
+    sts fixed_state + 1, r19
+.endm
+
 /* Leads X and Z (elements of \bytes) to the next row; r19:r18 is overwritten. */
 .macro next_row bytes
     ldd r18, Y + X_SKIP
@@ -84,6 +104,47 @@
     std Z + 5, \b1
     std Z + 6, \b2
     std Z + 7, \b3
+.endm
+
+/* One x and the two weights at Z, for fixed_dot_pair. */
+.macro multiply_pair
+    ld r18, X+
+    ld r19, Z
+    mulsu r18, r19
+    add_product r2, r3, r4
+    ldd r19, Z + 1
+    muls r18, r19
+    add_product r5, r6, r7
+    ldd r19, Z + 2
+    mulsu r18, r19
+    add_product r8, r9, r10
+    ldd r19, Z + 3
+    muls r18, r19
+    add_product r11, r12, r13
+    add r30, r14
+    adc r31, r15
+.endm
+
+/* One weight's step, for fixed_update_rows. */
+.macro step_weight
+    ld r18, X+
+    mulsu r22, r18
+    sbc r20, r20
+    movw r28, r0
+    ld r18, X+
+    muls r22, r18
+    add r29, r0
+    adc r20, r1             /* r20:r29:r28 = x * step */
+    subi r23, 99            /* + 157 modulo 256 */
+    add r28, r23
+    ld r18, Z
+    ldd r19, Z + 1
+    adc r18, r29
+    adc r19, r20
+    brvc 8f
+    rcall hold
+8:  st Z+, r18
+    st Z+, r19
 .endm
 
 /* int32_t fixed_dot(const int8_t *x r25:r24, const int16_t *w r23:r22, uint16_t count r21:r20 <= 256) */
@@ -118,7 +179,7 @@ fixed_dot:
 
 /* void fixed_dot_pair(int32_t sum[2] r25:r24, const int8_t *x r23:r22, const int16_t *w r21:r20,
  *                     const struct fixed_walk *walk r19:r18, uint8_t sums r16)
- * X: x, Z: w, Y: walk; r17: rows left (<= 255), r16: count (256 is 0), r15:r14: w_stride in bytes
+ * X: x, Z: w, Y: walk; r17: rows left (<= 255), r16: rounds of a row, r15:r14: w_stride in bytes
  * first sums: r4:r3:r2 and r7:r6:r5; second: r10:r9:r8 and r13:r12:r11 */
     .section .text.fixed_dot_pair, "ax", @progbits
     .global fixed_dot_pair
@@ -145,31 +206,27 @@ fixed_dot_pair:
     ldd r16, Y + COUNT
     ldd r0, Y + COUNT + 1
     or r0, r16
-    breq 9f
+    breq 5f
     tst r17
-    breq 9f
+    brne 6f
+5:  rjmp 9f
+6:  bst r16, 0              /* two elements at a time; of an odd count the first round has one */
+    dec r16                 /* 256 is 0: rounds are half of the count less one, and one */
+    lsr r16
+    inc r16
 1:  mov r21, r16
-2:  ld r18, X+              /* 19.5 cycles a product */
-    ld r19, Z
-    mulsu r18, r19
-    add_product r2, r3, r4
-    ldd r19, Z + 1
-    muls r18, r19
-    add_product r5, r6, r7
-    ldd r19, Z + 2
-    mulsu r18, r19
-    add_product r8, r9, r10
-    ldd r19, Z + 3
-    muls r18, r19
-    add_product r11, r12, r13
-    add r30, r14
-    adc r31, r15
+    brts 3f
+2:  multiply_pair           /* 18.75 cycles a product */
+3:  multiply_pair
     dec r21
-    brne 2b
+    breq 4f
+    rjmp 2b
+4:
     next_row 2
     dec r17
-    brne 1b
-    clr r1
+    breq 8f
+    rjmp 1b
+8:  clr r1
 9:  join r2, r3, r4, r5, r6, r7
     join r8, r9, r10, r11, r12, r13
     pop r31
@@ -251,8 +308,8 @@ fixed_dot_bytes:
 
 /* void fixed_update_rows(int16_t *w r25:r24, const int8_t *x r23:r22, const int16_t *step r21:r20,
  *                        uint16_t count r19:r18 > 0, uint16_t rows r17:r16 > 0, ptrdiff_t w_skip r15:r14)
- * Z: w, X: step, r7:r6: count in bytes, r9:r8: x, r11:r10: step's start, r13:r12: count, r15:r14: w_skip in bytes
- * in a row: r22: x, r23: its random byte, r25:r24: count, r20 and r29:r28: the product */
+ * Z: w, X: step, r7:r6: count in bytes, r9:r8: x, r11:r10: step's start, r13:r12: rounds, r15:r14: w_skip in bytes
+ * in a row: r22: x, r23: its random byte, r25:r24: rounds left, r20 and r29:r28: the product */
     .section .text.fixed_update_rows, "ax", @progbits
     .global fixed_update_rows
     .type fixed_update_rows, @function
@@ -267,6 +324,12 @@ fixed_update_rows:
     rol r7
     lsl r14
     rol r15
+    bst r12, 0              /* two weights at a time; of an odd count the first round has one */
+    sec
+    adc r12, r1
+    adc r13, r1
+    lsr r13
+    ror r12
     round_up r12, r13
     round_up r16, r17
 1:  movw r26, r8
@@ -277,73 +340,126 @@ fixed_update_rows:
     add r30, r6             /* nothing to add: past the row */
     adc r31, r7
     rjmp 4f
-5:  lds r18, fixed_state    /* fixed_random() */
-    lds r19, fixed_state + 1
-    mov r20, r18            /* x ^= x << 7 */
-    clr r21
-    bst r19, 0
-    lsr r20
-    ror r21
-    bld r20, 7
-    eor r18, r21
-    eor r19, r20
-    mov r20, r19            /* x ^= x >> 9 */
-    lsr r20
-    eor r18, r20
-    eor r19, r18            /* x ^= x << 8 */
-    sts fixed_state, r18
-    sts fixed_state + 1, r19
+5:    random
     mov r23, r18
     movw r26, r10
     movw r24, r12
-2:  ld r18, X+              /* 28 cycles */
-    mulsu r22, r18
-    sbc r20, r20
-    movw r28, r0
-    ld r18, X+
-    muls r22, r18
-    add r29, r0
-    adc r20, r1             /* r20:r29:r28 = x * step */
-    subi r23, 99            /* + 157 modulo 256 */
-    add r28, r23
-    ld r18, Z
-    ldd r19, Z + 1
-    adc r18, r29
-    adc r19, r20
-    brvs 6f
-3:  st Z+, r18
-    st Z+, r19
+    brts 3f
+2:  step_weight             /* 27.5 cycles a weight */
+3:  step_weight
     dec r24
     brne 2b
     dec r25
-    brne 2b
+    breq 4f
+    rjmp 2b
 4:  add r30, r14
     adc r31, r15
     clr r1
     dec r16
-    brne 1b
-    dec r17
-    brne 1b
+    breq 9f
+    rjmp 1b
+9:  dec r17
+    breq 9f
+    rjmp 1b
+9:
     restore 6, 29
     ret
-6:  ldi r18, 0xff           /* beyond 16 bits, on the side that the step's sign says */
+hold:
+    ldi r18, 0xff           /* beyond 16 bits, on the side that the step's sign says */
     ldi r19, 0x7f
     sbrs r20, 7
-    rjmp 7f
+    rjmp 6f
     ldi r18, 0x00
     ldi r19, 0x80
-7:  lds r28, fixed_saturated
+6:  lds r28, fixed_saturated
     lds r29, fixed_saturated + 1
     adiw r28, 1
     sts fixed_saturated, r28
     sts fixed_saturated + 1, r29
-    brne 3b
+    brne 7f
     lds r28, fixed_saturated + 2
     lds r29, fixed_saturated + 3
     adiw r28, 1
     sts fixed_saturated + 2, r28
     sts fixed_saturated + 3, r29
-    rjmp 3b
+7:  ret
     .size fixed_update_rows, .-fixed_update_rows
+
+/* int32_t fixed_stochastic(int32_t x r25:r22, uint8_t n r20 < 32)
+ * int32_t fixed_nearest(int32_t x r25:r22, uint8_t n r20 < 32): the same with a half for the random part */
+    .section .text.fixed_rounding, "ax", @progbits
+    .global fixed_nearest
+    .type fixed_nearest, @function
+fixed_nearest:
+    ldi r18, 0x00
+    ldi r19, 0x80
+    rjmp 1f
+    .global fixed_stochastic
+    .type fixed_stochastic, @function
+fixed_stochastic:
+    mov r26, r20
+    random
+    mov r20, r26
+1:  ldi r21, 16
+    sub r21, r20            /* r21: 16 - n */
+    brcs 6f
+    breq 5f
+    cpi r21, 8
+    brsh 3f
+    mov r26, r25            /* n from 9 to 15: x up by 16 - n, into r26 */
+    lsl r26
+    sbc r26, r26
+2:  lsl r22
+    rol r23
+    rol r24
+    rol r25
+    rol r26
+    dec r21
+    brne 2b
+    add r22, r18
+    adc r23, r19
+    adc r24, r1
+    adc r25, r1
+    adc r26, r1
+    movw r22, r24           /* and down by 16 */
+    mov r24, r26
+    mov r25, r26
+    lsl r25
+    sbc r25, r25
+    ret
+3:  subi r21, 8             /* n up to 8: r19's upper n bits */
+    breq 8f
+7:  lsr r19
+    dec r21
+    brne 7b
+8:  add r22, r19
+    adc r23, r1
+    adc r24, r1
+    adc r25, r1
+    tst r20
+    breq 9f
+4:  asr r25
+    ror r24
+    ror r23
+    ror r22
+    dec r20
+    brne 4b
+9:  ret
+6:  asr r25                 /* n beyond 16: x down by n - 16 */
+    ror r24
+    ror r23
+    ror r22
+    inc r21
+    brne 6b
+5:  add r22, r18
+    adc r23, r19
+    adc r24, r1
+    adc r25, r1
+    movw r22, r24
+    lsl r25
+    sbc r25, r25
+    mov r24, r25
+    ret
+    .size fixed_nearest, .-fixed_nearest
 
 #endif

@@ -25,7 +25,7 @@ static uint8_t dense_sum(int32_t sum[2], const int8_t *in, const struct fixed_we
                          const struct dense_sums *sums, const struct engine_dense *shape)
 {
     const uint8_t count = shape->out - out > 1 ? 2 : 1;
-    fixed_long_dot_pair(sum, in, weights->kernel + out, &sums->walk, count, sums->lost);
+    fixed_any_dot_pair(sum, in, weights->kernel + out, &sums->walk, count, sums->lost);
     for (uint8_t i = 0; i < count; i++) {
         sum[i] += fixed_start(weights->bias, (uint16_t)(out + i), sums->bias_exponent);
     }
@@ -113,7 +113,7 @@ void fixed_dense_backward(struct fixed_values *in_out, uint16_t slope, const str
             if (*x == 0 && slope == 0) { /* a dead ReLU: nothing flows through it */
                 continue;
             }
-            int32_t sum = fixed_long_dot(out_gradient->at, w, shape->out, lost);
+            int32_t sum = fixed_any_dot(out_gradient->at, w, shape->out, lost);
             if (!weights->frozen) {
                 fixed_update_rows(w, x, step, shape->out, 1, 0);
             }

@@ -92,6 +92,11 @@ int32_t fixed_long_dot(const int8_t *x, const int16_t *w, uint16_t count, uint8_
 void fixed_long_dot_pair(int32_t sum[2], const int8_t *x, const int16_t *w, const struct fixed_walk *walk,
                          uint8_t sums, uint8_t lost);
 
+static ENGINE_INLINE int32_t fixed_any_dot(const int8_t *x, const int16_t *w, uint16_t count, uint8_t lost)
+{
+    return lost == 0 ? fixed_dot(x, w, count) : fixed_long_dot(x, w, count, lost);
+}
+
 static ENGINE_INLINE void fixed_any_dot_pair(int32_t sum[2], const int8_t *x, const int16_t *w,
                                              const struct fixed_walk *walk, uint8_t sums, uint8_t lost)
 {
