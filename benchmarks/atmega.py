@@ -1,4 +1,4 @@
-"""Steps on an ATmega2560 under simavr: exact cycles."""
+"""Steps on an ATmega under simavr: exact cycles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run(image: Image, workload: Workload, steps: Sequence[int], folder: Path) ->
     if not program.exists():
         _build(program)
     addresses = (image.symbols[name] for name in ("step_run", "_end", "model_weights"))
-    command = [str(program), str(image.path), "atmega2560", *map(str, addresses), str(len(workload.packed))]
+    command = [str(program), str(image.path), image.target.mcu, *map(str, addresses), str(len(workload.packed))]
     done = subprocess.run(command, input=workload.packed + bytes(steps), capture_output=True, check=False)
     if done.returncode != 0:
         raise ToolError(f"simavr failed: {done.stderr.decode(errors='replace').strip()}")
@@ -31,5 +31,5 @@ def _build(program: Path) -> None:
     flags = ("-std=gnu99", "-O2", "-Wall", "-Wextra", "-Werror")
     source = TARGETS / "simavr.c"
     if not Path("/usr/include/simavr/sim_avr.h").exists():
-        raise ToolError(f"libsimavr is not installed; expected it for the ATmega2560: apt-get install {LIBRARY}")
+        raise ToolError(f"libsimavr is not installed; expected it for the ATmega: apt-get install {LIBRARY}")
     run_tool("gcc", "gcc libc6-dev", "simavr", *flags, str(source), "-o", str(program), "-lsimavr")

@@ -59,12 +59,13 @@ def run(image: Image, workload: Workload, steps: Sequence[int], folder: Path, co
         machine.mem_write(address, contents)
     weights = image.symbols["model_weights"]
     machine.mem_write(weights, workload.packed)
-    floor = RAM + image.static_ram
+    floor = image.symbols["image_end"]
     machine.mem_write(floor, bytes([PAINT]) * (STACK - floor))
     trace = Trace()
-    for number, step in enumerate(steps):
-        if count and number == len(steps) - 1:
-            machine.hook_add(import_module("unicorn").UC_HOOK_BLOCK, trace.record)
+    if count:  # from the start: code that ran unseen would stay unseen
+        machine.hook_add(import_module("unicorn").UC_HOOK_BLOCK, trace.record)
+    for step in steps:
+        del trace.blocks[:]
         call_step(machine, image, step)
     stack = STACK - floor - _untouched(machine.mem_read(floor, STACK - floor))
     after = bytes(machine.mem_read(weights, len(workload.packed)))

@@ -15,7 +15,7 @@ import typer
 import boards
 from benchmarks import atmega, bare, host, images
 from benchmarks.images import ToolError
-from benchmarks.workloads import dense_workload
+from benchmarks.workloads import dense_workload, with_kernel
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,19 +24,26 @@ if TYPE_CHECKING:
 NETWORKS: Mapping[str, tuple[str, ...]] = {
     "m4f": ("784-32-10", "64-16-10", "mnist_expanded", "mnist_base"),
     "atmega2560": ("64-16-10", "mnist_micro"),
+    "atmega328p": ("mnist_nano",),
     "rv32imc": ("784-32-10", "64-16-10", "mnist_micro"),
     "host": ("mnist_expanded", "mnist_base", "mnist_micro"),
 }
-TARGETS = {"m4f": images.CORTEX_M4F, "atmega2560": images.ATMEGA2560, "rv32imc": images.RV32IMC}
-COUNTED = {"m4f": "instructions", "atmega2560": "cycles", "rv32imc": "instructions"}
+BOTH = {"atmega2560": ("f32", "fixed"), "atmega328p": ("fixed",), "rv32imc": ("f32", "fixed")}  # elsewhere f32 only
+TARGETS = {
+    "m4f": images.CORTEX_M4F,
+    "atmega2560": images.ATMEGA2560,
+    "atmega328p": images.ATMEGA328P,
+    "rv32imc": images.RV32IMC,
+}
+SETTLING = 4  # steps after which fixed point's scales are those of its data
 MEMORY = ("ram_bytes", "ram_bytes_beyond_parameters", "stack_bytes", "flash_bytes")
 CONDITIONS = (
-    "Forward, backward and update at batch 1, float32, the update fused in, at the network's own width. Nothing can be "
-    "skipped: no input is zero and no ReLU is dead. mnist_*: the example's network at that tier. Instructions: -O2, "
-    "under Unicorn, those included whose condition leaves them out; rv32imc in soft float. Cycles: ATmega2560 -Os, "
-    "under simavr, exact; Cortex-M4F estimated by the core's published timings, no wait states. RAM: static, and the "
-    "deepest stack, painted and read back. The example lies in flash and does not count; what the compiler's library "
-    "adds does."
+    "Forward, backward and update at batch 1, the update fused in, at the network's own width. f32: float32; fixed: "
+    f"integers, the {SETTLING}th step, when their scales have settled. Nothing can be skipped: no input is zero and no "
+    "ReLU is dead. mnist_*: the example's network at that tier. Instructions: -O2, under Unicorn, those included whose "
+    "condition leaves them out; f32 on rv32imc in soft float. Cycles: ATmega -Os, under simavr, exact; Cortex-M4F "
+    "estimated by the core's published timings, no wait states. RAM: static, and the deepest stack, painted and read "
+    "back. The example lies in flash and does not count; what the compiler's library adds does."
 )
 HOST_CONDITIONS = (
     f"Nanoseconds of processor time a sample, in a step of batch {host.BATCH} on one thread, inputs as above. Ours: "
@@ -60,22 +67,26 @@ class Job:
                 "tensorflow_nanoseconds_per_sample": round(times.tensorflow),
                 "times_faster": round(times.tensorflow / times.tierfed, 2),
             }
+        if self.target not in BOTH:
+            return self._on_chip("f32", folder)
+        return {kernel: self._on_chip(kernel, folder / kernel) for kernel in BOTH[self.target]}
+
+    def _on_chip(self, kernel: str, folder: Path) -> dict[str, Any]:
         target = TARGETS[self.target]
-        workload = dense_workload(self.network, boards.load(target.board))
+        workload = dense_workload(self.network, with_kernel(boards.load(target.board), kernel))
         image = images.build(workload, target, folder)
-        taken = (atmega if target is images.ATMEGA2560 else bare).run(image, workload, [0], folder)
-        counts = {"instructions": taken.instructions, "cycles": taken.cycles}
-        counted = COUNTED[self.target]
-        found = {
-            counted: counts[counted],
-            **({"cycles_estimated": taken.cycles} if self.target == "m4f" else {}),
-            f"{counted}_per_mac": round(counts[counted] / workload.macs, 2),
+        steps = [0] * (SETTLING if kernel == "fixed" else 1)
+        taken = (atmega if target.mcu else bare).run(image, workload, steps, folder)
+        counted, count = ("cycles", taken.cycles) if target.mcu else ("instructions", taken.instructions)
+        return {
+            counted: count,
+            **({"cycles_estimated": taken.cycles} if target is images.CORTEX_M4F else {}),
+            f"{counted}_per_mac": round(count / workload.macs, 2),
             "ram_bytes": image.static_ram + taken.stack,
             "ram_bytes_beyond_parameters": image.static_ram + taken.stack - len(workload.packed),
             "stack_bytes": taken.stack,
             "flash_bytes": image.flash,
         }
-        return {"f32": found} if self.target == "atmega2560" else found
 
 
 def main(
@@ -131,14 +142,14 @@ def _show(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
 def _chips(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
     from rich.table import Table
 
-    table = Table("target", "network", title="A training step on the chips", title_justify="left")
+    table = Table("target", "network", "in", title="A training step on the chips", title_justify="left")
     for column in ("instructions", "cycles", "per MAC", "RAM", "less parameters", "of it stack", "flash"):
         table.add_column(column, justify="right")
-    for target, network, found in _rows(results):
+    for target, network, kernel, found in _rows(results):
         cycles = f"≈ {found['cycles_estimated']:,}" if target == "m4f" else _number(found, "cycles")
         memory = (_number(found, key) for key in MEMORY)
-        per_mac = str(found[f"{COUNTED[target]}_per_mac"])
-        table.add_row(target, network, _number(found, "instructions"), cycles, per_mac, *memory)
+        per_mac = str(found["cycles_per_mac" if target.startswith("atmega") else "instructions_per_mac"])
+        table.add_row(target, network, kernel, _number(found, "instructions"), cycles, per_mac, *memory)
     return table
 
 
@@ -158,11 +169,15 @@ def _number(found: Mapping[str, Any], key: str) -> str:
     return f"{found[key]:,}" if key in found else ""
 
 
-def _rows(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _rows(
+    results: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
     for target, networks in results.items():
         for network, found in networks.items():
-            if target != "host":
-                yield target, network, found.get("f32", found)
+            if target in BOTH:
+                yield from ((target, network, kernel, found[kernel]) for kernel in found)
+            elif target != "host":
+                yield target, network, "f32", found
 
 
 if __name__ == "__main__":

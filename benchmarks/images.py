@@ -29,13 +29,14 @@ class ToolError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """A compiler and what it is told; `board` is the one that the plan is made for."""
+    """A compiler and what it is told; `board` is the one that the plan is made for; `mcu` is simavr's name for it."""
 
     name: str
     prefix: str
     flags: tuple[str, ...]
     board: str
     sources: tuple[Path, ...] = ()
+    mcu: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ RV32IMC = Target(
     "esp32-c3-devkitm-1",
     (TARGETS / "freestanding" / "string.c",),
 )
-ATMEGA2560 = Target(
-    "ATmega2560", "avr-", ("-Os", "-mmcu=atmega2560", "-DENGINE_SAMPLES_IN_FLASH"), "megaatmega2560"
-)  # fmt: skip
+AVR = ("-Os", "-DENGINE_SAMPLES_IN_FLASH")
+ATMEGA2560 = Target("ATmega2560", "avr-", (*AVR, "-mmcu=atmega2560"), "megaatmega2560", mcu="atmega2560")
+ATMEGA328P = Target("ATmega328P", "avr-", (*AVR, "-mmcu=atmega328p"), "uno", mcu="atmega328p")
 
 
 def build(workload: Workload, target: Target, folder: Path) -> Image:
@@ -114,7 +115,7 @@ def _write(workload: Workload, folder: Path) -> None:
 
 
 def _sources() -> list[Path]:
-    return [*sorted((FIRMWARE / "engine").glob("*.c")), TARGETS / "step.c"]
+    return [*sorted((FIRMWARE / "engine").glob("*.[cS]")), TARGETS / "step.c"]
 
 
 def _flags(folder: Path) -> tuple[str, ...]:

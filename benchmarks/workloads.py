@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from boards import PROJECT_ROOT, Board
@@ -12,11 +12,13 @@ from codegen.header import model_header
 from codegen.model_file import load_graph
 from codegen.planner import Plan, Training, plan
 from codegen.tiers import DEFAULT_TIERS, Tier, tiers_from
+from codegen.weights import pack
 
 if TYPE_CHECKING:
     import numpy as np
 
 EXAMPLE = PROJECT_ROOT / "examples" / "mnist" / "model.py"
+TIERS = tiers_from({**DEFAULT_TIERS, "nano": 1 / 16})
 SEED = 1
 RATE = 0.05
 
@@ -33,7 +35,7 @@ class Workload:
     @property
     def packed(self) -> bytes:
         """The trainable weights as `model_weights` holds them."""
-        return self.plan.sub_model.pack(self.plan.sub_model.cut(self.weights))
+        return pack(self.plan, self.plan.sub_model.cut(self.weights))
 
     @property
     def macs(self) -> int:
@@ -67,18 +69,22 @@ def network(name: str) -> tuple[Graph, tuple[Tier, ...], Tier]:
     """Return graph, tiers and tier by the name in the results: "784-32-10", or "mnist_" and a tier of the example."""
     if name.startswith("mnist_"):
         graph, _ = load_graph(EXAMPLE, None, SEED)
-        tiers = tiers_from(DEFAULT_TIERS)
-        return graph, tiers, next(tier for tier in tiers if tier.name == name.removeprefix("mnist_"))
+        return graph, TIERS, next(tier for tier in TIERS if tier.name == name.removeprefix("mnist_"))
     inputs, hidden, classes = map(int, name.split("-"))
     only = Tier("expanded", 1.0)
     return perceptron(inputs, hidden, classes), (only,), only
+
+
+def with_kernel(board: Board, kernel: str) -> Board:
+    """Return the board with another arithmetic."""
+    return replace(board, training=replace(board.training, kernel=kernel))
 
 
 def dense_workload(name: str, board: Board, count: int = 1, batch: int = 1) -> Workload:
     """Return a workload in which the engine has nothing to skip: no input is zero and no ReLU is dead.
 
     Biases are one and the magnitudes of a unit's weights sum to less than one half, so that each activation lies
-    between 0 and 2 whatever the example.
+    between 0 and 2 whatever the example: in fixed point a large part of the largest.
     """
     import numpy as np
 

@@ -21,8 +21,13 @@ __attribute__((noinline)) void step_run(uint8_t at);
 
 static float backprop(uint8_t at, float scale)
 {
+#if MODEL_FIXED
+    const struct engine_sample sample = { step_samples[at], 0.0f, 0.0f };
+    const struct fixed_target target = { LABEL(at), NULL, NULL, 256 };
+#else
     const struct engine_sample sample = { step_samples[at], MODEL_INPUT_SCALE, MODEL_INPUT_OFFSET };
     const struct engine_target target = { LABEL(at), NULL, NULL, 1.0f };
+#endif
     return model_backprop(0, &sample, &target, scale);
 }
 
