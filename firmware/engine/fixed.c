@@ -61,7 +61,11 @@ int32_t fixed_start(const int16_t *bias, uint16_t channel, int16_t exponent)
             return value < 0 ? -((int32_t)1 << 29) : (int32_t)1 << 29;
         }
     }
-    return value == 0 ? 0 : (int32_t)((uint32_t)value << exponent);
+    uint32_t moved = (uint32_t)value;
+    for (; value != 0 && exponent >= 8; exponent = (int16_t)(exponent - 8)) {
+        moved <<= 8; /* in bytes, which an 8-bit core need not shift */
+    }
+    return (int32_t)(moved << (exponent & 7));
 }
 
 void fixed_halve(int8_t *at, uint16_t stride, uint32_t count)
@@ -117,21 +121,14 @@ void fixed_dot_bytes(int32_t sum[2], const int8_t *x, const int8_t *d, const str
     }
 }
 
-static void update_row(int16_t *w, int8_t x, const int16_t *step, uint16_t count)
-{
-    uint8_t random = (uint8_t)fixed_random();
-    for (; count > 0; count--, w++, step++) {
-        random = (uint8_t)(random + 157U);
-        fixed_add(w, (int16_t)(((int32_t)x * *step + random) >> 8));
-    }
-}
-
 void fixed_update_rows(int16_t *w, const int8_t *x, const int16_t *step, uint16_t count, uint16_t rows,
                        ptrdiff_t w_skip)
 {
+    uint8_t random = (uint8_t)fixed_random();
     for (; rows > 0; rows--, x++, w += count + w_skip) {
-        if (*x != 0) {
-            update_row(w, *x, step, count);
+        for (uint16_t i = 0; *x != 0 && i < count; i++) {
+            random = (uint8_t)(random + 157U);
+            fixed_add(w + i, (int16_t)(((int32_t)*x * step[i] + random) >> 8));
         }
     }
 }

@@ -309,7 +309,7 @@ fixed_dot_bytes:
 /* void fixed_update_rows(int16_t *w r25:r24, const int8_t *x r23:r22, const int16_t *step r21:r20,
  *                        uint16_t count r19:r18 > 0, uint16_t rows r17:r16 > 0, ptrdiff_t w_skip r15:r14)
  * Z: w, X: step, r7:r6: count in bytes, r9:r8: x, r11:r10: step's start, r13:r12: rounds, r15:r14: w_skip in bytes
- * in a row: r22: x, r23: its random byte, r25:r24: rounds left, r20 and r29:r28: the product */
+ * r23: the random byte; in a row: r22: x, r25:r24: rounds left, r20 and r29:r28: the product */
     .section .text.fixed_update_rows, "ax", @progbits
     .global fixed_update_rows
     .type fixed_update_rows, @function
@@ -332,6 +332,8 @@ fixed_update_rows:
     ror r12
     round_up r12, r13
     round_up r16, r17
+    random
+    mov r23, r18
 1:  movw r26, r8
     ld r22, X+
     movw r8, r26
@@ -340,9 +342,7 @@ fixed_update_rows:
     add r30, r6             /* nothing to add: past the row */
     adc r31, r7
     rjmp 4f
-5:    random
-    mov r23, r18
-    movw r26, r10
+5:  movw r26, r10
     movw r24, r12
     brts 3f
 2:  step_weight             /* 27.5 cycles a weight */

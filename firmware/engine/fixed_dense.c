@@ -74,11 +74,15 @@ void fixed_dense_logits(int16_t *logits, const struct fixed_values *in, const st
 static void dense_steps(int16_t *step, int16_t in_exponent, const struct fixed_weights *weights,
                         const struct fixed_values *out_gradient, uint16_t count)
 {
+    const int16_t exponent = (int16_t)(in_exponent + out_gradient->exponent - weights->kernel_exponent + 8);
+    const int16_t bias_exponent = (int16_t)(out_gradient->exponent - weights->bias_exponent);
+    const bool whole = exponent >= 0 && exponent < 8; /* most often it is so simple */
+    const uint8_t factor = (uint8_t)(whole ? 1U << exponent : 0U);
     for (uint16_t o = 0; o < count; o++) {
-        const int16_t down = (int16_t)-out_gradient->at[o];
-        step[o] = fixed_rounded(down, (int16_t)(in_exponent + out_gradient->exponent - weights->kernel_exponent + 8));
+        const int8_t down = (int8_t)-out_gradient->at[o];
+        step[o] = whole ? (int16_t)(down * factor) : fixed_rounded(down, exponent);
         if (weights->bias != NULL) {
-            fixed_add(fixed_trained(weights->bias) + o, fixed_rounded(down, (int16_t)(out_gradient->exponent - weights->bias_exponent)));
+            fixed_add(fixed_trained(weights->bias) + o, fixed_rounded(down, bias_exponent));
         }
     }
 }

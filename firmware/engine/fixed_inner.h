@@ -65,9 +65,9 @@ struct fixed_walk {
 void fixed_dot_pair(int32_t sum[2], const int8_t *x, const int16_t *w, const struct fixed_walk *walk, uint8_t sums);
 /* The same of x × d, 2^16 elements at most; the walk's w is d. */
 void fixed_dot_bytes(int32_t sum[2], const int8_t *x, const int8_t *d, const struct fixed_walk *walk, uint8_t sums);
-/* For each of `rows` inputs x that is not zero: w[i] += (x * step[i] + r[i]) >> 8, held within 16 bits and counted. r is a
- * byte: the row's random one and 157 more at each i, modulo 256: alone every r[i] is uniform, so that each weight is
- * rounded without bias, and together they are spread evenly. From a row's end to the next w are `w_skip` weights. */
+/* For each of `rows` inputs x that is not zero: w[i] += (x * step[i] + r) >> 8, held within 16 bits and counted. r is a
+ * byte: 157 more at each weight, modulo 256, from a random one. Alone every r is uniform, so that each weight is rounded
+ * without bias; together they are spread evenly. From a row's end to the next w are `w_skip` weights. */
 void fixed_update_rows(int16_t *w, const int8_t *x, const int16_t *step, uint16_t count, uint16_t rows,
                        ptrdiff_t w_skip);
 
