@@ -48,25 +48,6 @@ class SubModel:
             for weight, axes in zip(weights, self.slices, strict=True)
         ]
 
-    def pack(self, weights: Sequence[np.ndarray]) -> bytes:
-        """Return the trainable ones of the sub-model's tensors as they travel: graph order, C order, float32."""
-        pairs = zip(self.graph.tensors, weights, strict=True)
-        return b"".join(weight.astype("<f4").tobytes() for tensor, weight in pairs if tensor.trainable)
-
-    def unpack(self, blob: bytes) -> list[np.ndarray]:
-        """Return the trainable tensors in `blob`; raises ValueError if it has another length."""
-        import numpy as np
-
-        if len(blob) != 4 * self.graph.parameters:
-            raise ValueError(f"{len(blob)} bytes of weights; tier {self.tier.name} has {4 * self.graph.parameters}")
-        values = np.frombuffer(blob, dtype="<f4").astype(np.float32)
-        tensors, at = [], 0
-        for tensor in self.graph.tensors:
-            if tensor.trainable:
-                tensors.append(values[at : at + tensor.size].reshape(tensor.shape))
-                at += tensor.size
-        return tensors
-
 
 def tiers_from(described: Mapping[str, float | Sequence[int]]) -> tuple[Tier, ...]:
     """Return the tiers of a [tiers] table, names with widths or channel counts, which coordinator.federation checks."""

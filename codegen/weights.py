@@ -41,10 +41,10 @@ def weight_bytes(plan: Plan) -> int:
 
 def pack(plan: Plan, tensors: Sequence[np.ndarray]) -> bytes:
     """Return the trainable ones of the sub-model's `tensors`. Raises ValueError if fixed point cannot hold one."""
-    if plan.kernel != "fixed":
-        return plan.sub_model.pack(tensors)
     graph = plan.sub_model.graph
     trainable = [values for tensor, values in zip(graph.tensors, tensors, strict=True) if tensor.trainable]
+    if plan.kernel != "fixed":
+        return b"".join(values.astype("<f4").tobytes() for values in trainable)
     exponents = [_roomy_exponent(values) for values in trainable]
     padding = bytes(exponent_count(graph) - len(exponents))
     packed = b"".join(to_fixed(values, at).tobytes() for values, at in zip(trainable, exponents, strict=True))
@@ -55,12 +55,12 @@ def unpack(plan: Plan, blob: bytes) -> list[np.ndarray]:
     """Return the trainable tensors in `blob`, float32. Raises ValueError if it cannot be a plan's weights."""
     import numpy as np
 
-    if plan.kernel != "fixed":
-        return plan.sub_model.unpack(blob)
     graph, expected = plan.sub_model.graph, weight_bytes(plan)
     if len(blob) != expected:
         raise ValueError(f"{len(blob)} bytes of weights; tier {plan.sub_model.tier.name} has {expected}")
     trainable = [tensor for tensor in graph.tensors if tensor.trainable]
+    if plan.kernel != "fixed":
+        return list(_shaped(trainable, np.frombuffer(blob, dtype="<f4").astype(np.float32)))
     count = exponent_count(graph)
     exponents = np.frombuffer(blob, dtype=np.int8, count=len(trainable)).tolist()
     for tensor, exponent in zip(trainable, exponents, strict=True):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from boards import PROJECT_ROOT, Board, Training
+from codegen.graph import Graph, Layer
 
 FIRMWARE = PROJECT_ROOT / "firmware"
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-ffp-contract=off", f"-I{FIRMWARE}")
@@ -32,6 +33,17 @@ def board(ram: int = 1 << 24, flash: int = 1 << 24, **training: Any) -> Board:
         "emulation": ("native",), "env": "native",
     }  # fmt: skip
     return Board("bench", "Bench", "none", 1_000_000, ram, flash, Training(**{**facts, **training}))
+
+
+def small_graph(frozen: Sequence[str] = ()) -> Graph:
+    """Return a convolution with a bias and a dense layer without one."""
+    layers = (
+        Layer(
+            "conv", "conv2d", (6, 6, 1), (3, 3, 4), (3, 3), (2, 2), slope=0.1, bias=True, trainable="conv" not in frozen
+        ),
+        Layer("logits", "dense", (3, 3, 4), (1, 1, 3), trainable="logits" not in frozen),
+    )
+    return Graph("small", layers, 3, softmax=True)
 
 
 @dataclass(frozen=True)

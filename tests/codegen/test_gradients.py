@@ -17,6 +17,7 @@ from codegen.header import model_header
 from codegen.keras_reader import read_model
 from codegen.planner import Training, plan
 from codegen.tiers import SubModel, Tier, channel_order, channels, hidden_layers, sub_model
+from codegen.weights import pack, unpack
 from tests.codegen.support import Array, Compiled, Sample, Step, board, build_keras, random_weights, step
 
 TOLERANCE = 1e-5
@@ -184,7 +185,7 @@ def test_slices_keras_and_c_agree(engine: list[Path], folders: Any, case: Case) 
                 keras_model.set_weights(masked(subs[width], weights))
                 assert close(keras_model(x, training=False)[0], output)
             held = compiled.floats("model_weights", own.graph.parameters)
-            held[:] = np.frombuffer(own.pack(own.cut(weights)), dtype="<f4")
+            held[:] = np.frombuffer(pack(planned, own.cut(weights)), dtype="<f4")
             before = held.copy()
             logits = compiled.forward(width, sample, graph.classes)
             assert close(np.exp(logits) / np.exp(logits).sum() if graph.softmax else logits, output)
@@ -197,7 +198,7 @@ def test_slices_keras_and_c_agree(engine: list[Path], folders: Any, case: Case) 
             else:
                 taken = (before - held) / factor
             for found, expected in zip(
-                own.unpack(taken.astype("<f4").tobytes()), within(own, subs[width], gradients), strict=True
+                unpack(planned, taken.astype("<f4").tobytes()), within(own, subs[width], gradients), strict=True
             ):
                 assert close(found, expected)
                 assert not found[expected == 0].any() or width == 0

@@ -138,15 +138,3 @@ def test_channels_of_frozen_weights_stay(frozen: str, rolls: str) -> None:
     orders = channel_order(whole, "rolling", 1, counted(whole))
     rolled = [layer.name for layer, order in zip(hidden_layers(whole), orders, strict=True) if order[0] == 1]
     assert " ".join(rolled) == rolls
-
-
-def test_pack_and_unpack_round_trip() -> None:
-    whole = graph(frozen="point")
-    sub = sub_model(whole, Tier("t", 0.5))
-    cut = sub.cut(counted(whole))
-    blob = sub.pack(cut)
-    assert len(blob) == 4 * sub.graph.parameters
-    trained = [weight for tensor, weight in zip(sub.graph.tensors, cut, strict=True) if tensor.trainable]
-    assert all(np.array_equal(a, b) for a, b in zip(sub.unpack(blob), trained, strict=True))
-    with pytest.raises(ValueError, match="3 bytes of weights; tier t has"):
-        sub.unpack(b"abc")

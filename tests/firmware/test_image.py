@@ -21,6 +21,7 @@ from boards import PROJECT_ROOT, Board, seed
 from codegen.planner import Plan, best
 from codegen.prebuild import firmware_hash
 from codegen.protocol import Encoding, Setup, State, Status, StatusRequest, Train, TransferKind
+from codegen.weights import pack
 from coordinator import federation
 from coordinator.data import load_dataset, write_shard
 from coordinator.emulators import Measured, atmega_command, build_atmega, read_measured
@@ -104,7 +105,7 @@ def image(request: pytest.FixtureRequest, core: Path, tmp_path_factory: pytest.T
     command = [sys.executable, "-m", "platformio", "run", "--project-dir", str(PROJECT_ROOT), "-e", board.id]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    weights = plan.sub_model.pack(plan.sub_model.cut(model.weights))
+    weights = pack(plan, plan.sub_model.cut(model.weights))
     plain = folder / "plain.elf"
     shutil.copyfile(run_pio(board, path, folder, core), plain)
     elf = run_pio(board, path, folder, core, folder / "shard.tfs")
