@@ -14,7 +14,7 @@ from codegen.weights import exponent_count, tight_exponent, to_fixed
 if TYPE_CHECKING:
     import numpy as np
 
-INT16 = ("filter", "delta", "step", "logits")
+INT16 = ("filter", "filter_back", "step", "logits")
 VALUES = ("out", "input", "input_back")
 BYTES = ("line", "line_back")
 LINEAR = 65535  # FIXED_LINEAR in firmware/engine/fixed.h
@@ -124,7 +124,7 @@ class FixedWriter(Writer):
             if layer.kind == "max_pool":
                 arguments.append(self.thing("argmax", index))
             if layer.weighted:
-                arguments += ["&weights", *(self._scratch("step", "delta", index=index) or ["NULL"])]
+                arguments += ["&weights", *(self._scratch("step", "filter_back", index=index) or ["NULL"])]
             arguments += [gradient, f"&model_shift[width][{index}][1]", self.shape(index)]
             yield f"{kernel}({', '.join(arguments)});"
 
@@ -135,8 +135,8 @@ class FixedWriter(Writer):
             reads = self.thing("input_back", index)
             yield f"fixed_values_of({reads}, &input, MODEL_FEATURES);"
         suffix = "_sample" if index == 0 and layer.kind != "dense" else "_weights"
-        scratch = ", ".join(self._scratch("step", "delta", "sum", "line_back", index=index))
-        yield f"{kernel}{suffix}({reads}, &weights, {scratch}, {tail});"
+        arguments = [reads, "&weights", *self._scratch("step", "sum", "line_back", index=index)]
+        yield f"{kernel}{suffix}({', '.join(arguments)}, {tail});"
 
     def _scratch(self, *roles: str, index: int) -> list[str]:
         return [self.thing(role, index) for role in roles if (index, role) in self.arena.offsets]

@@ -11,8 +11,11 @@ from codegen.graph import Graph, Layer
 
 Role = Literal[
     "out", "argmax", "gradient",
-    "filter", "line", "input", "logits", "sum", "delta", "step", "line_back", "input_back",  # in fixed point
+    "filter", "line", "input", "logits", "sum", "step", "filter_back", "line_back", "input_back",  # in fixed point
 ]  # fmt: skip
+
+
+FILTERS = 2  # channels whose weights a fixed-point convolution gathers at a time
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def fixed_buffers(graph: Graph) -> list[Buffer]:
 
 
 def _fixed_scratch(graph: Graph, index: int) -> Iterator[Buffer]:
-    """Yield what a layer's kernels work in: forward, and backward where its weights train."""
+    """Yield what a layer's kernels work in, forward and backward."""
     layer, backward = graph.layers[index], 2 * len(graph.layers) - index
     _, width, channels = layer.in_shape
     taps, line = math.prod(layer.kernel), layer.kernel[0] * width * channels
@@ -104,9 +107,11 @@ def _fixed_scratch(graph: Graph, index: int) -> Iterator[Buffer]:
             yield Buffer(index, "input", 1 + graph.features, index, index, align=1)
     else:
         inputs = channels if layer.kind == "conv2d" else 1  # that an output channel sees
-        yield Buffer(index, "filter", 2 * taps * inputs, index, index, align=2)
+        yield Buffer(index, "filter", 2 * FILTERS * taps * inputs, index, index, align=2)
         if index == 0:
             yield Buffer(index, "line", line, index, index, align=1)
+    if layer.kind != "dense" and index > graph.first_trainable:
+        yield Buffer(index, "filter_back", 2 * FILTERS * taps * layer.out_shape[2], backward, backward, align=2)
     if not layer.trainable:
         return
     if layer.kind == "dense":
@@ -116,8 +121,6 @@ def _fixed_scratch(graph: Graph, index: int) -> Iterator[Buffer]:
     elif index == 0:
         yield Buffer(index, "sum", 4 * next(layer.tensors()).size, backward, backward)
         yield Buffer(index, "line_back", line, backward, backward, align=1)
-    else:
-        yield Buffer(index, "delta", 2 * taps * layer.out_shape[2], backward, backward, align=2)
 
 
 def needs_scratch(graph: Graph, index: int, accumulates: bool) -> bool:

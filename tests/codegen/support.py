@@ -18,8 +18,13 @@ FIRMWARE = PROJECT_ROOT / "firmware"
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-ffp-contract=off", f"-I{FIRMWARE}")
 SOURCE = """#define MODEL_IMPLEMENTATION
 #include "model.h"
-float *test_logits(void);
-float *test_logits(void) { return model_logits; }
+#if MODEL_FIXED
+typedef int16_t logit;
+#else
+typedef float logit;
+#endif
+logit *test_logits(void);
+logit *test_logits(void) { return model_logits; }
 """
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -106,8 +111,22 @@ class Target(ctypes.Structure):
     )
 
 
+class FixedTarget(ctypes.Structure):
+    """struct fixed_target."""
+
+    _fields_ = (
+        ("label", ctypes.c_uint16),
+        ("soft", ctypes.c_void_p),
+        ("adjustment", ctypes.c_void_p),
+        ("temperature", ctypes.c_uint16),
+    )
+
+
 class Compiled:
     """The generated header as a shared library."""
+
+    logit: type[ctypes.c_float] | type[ctypes.c_int16] = ctypes.c_float
+    logit_one = 1.0
 
     def __init__(self, header: str, engine: Sequence[Path], folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -119,7 +138,7 @@ class Compiled:
         subprocess.run(["gcc", *WARNINGS, "-O1", "-fPIC", "-shared", "-o", library, *include, *objects], check=True)
         self._library = ctypes.CDLL(str(library))
         self._library.model_backprop.restype = ctypes.c_float
-        self._library.test_logits.restype = ctypes.POINTER(ctypes.c_float)
+        self._library.test_logits.restype = ctypes.POINTER(self.logit)
 
     def floats(self, name: str, count: int) -> Array:
         """Return an array of the header, not a copy."""
@@ -128,15 +147,47 @@ class Compiled:
     def forward(self, width: int, sample: Sample, classes: int) -> Array:
         """Return the logits."""
         self._library.model_forward(width, ctypes.byref(sample))
-        return np.ctypeslib.as_array(self._library.test_logits(), (classes,)).astype(np.float64)
+        return np.ctypeslib.as_array(self._library.test_logits(), (classes,)).astype(np.float64) / self.logit_one
 
     def backprop(self, width: int, sample: Sample, label: int, scale: float) -> float:
         """Return the loss, with the gradients taken."""
-        target = Target(label, None, None, 1.0)
+        target = self.target(label)
         return float(
             self._library.model_backprop(width, ctypes.byref(sample), ctypes.byref(target), ctypes.c_float(scale))
         )
 
+    def target(self, label: int) -> ctypes.Structure:
+        """Return a hard target."""
+        return Target(label, None, None, 1.0)
+
     def update(self, learning_rate: float, momentum: float) -> None:
         """Take a step with the gradients summed so far."""
         self._library.model_update(ctypes.c_float(learning_rate), ctypes.c_float(momentum))
+
+
+class FixedCompiled(Compiled):
+    """The same in fixed point."""
+
+    logit = ctypes.c_int16
+    logit_one = 256.0
+
+    def target(self, label: int) -> ctypes.Structure:
+        """Return a hard target."""
+        return FixedTarget(label, None, None, 256)
+
+    def bytes(self, name: str, count: int) -> Any:
+        """Return the bytes of an array of the header, not a copy."""
+        return (ctypes.c_char * count).in_dll(self._library, name)
+
+    @property
+    def saturated(self) -> int:
+        """How often a weight or a logit was held."""
+        return ctypes.c_uint32.in_dll(self._library, "fixed_saturated").value
+
+    def begin(self, seed: int) -> None:
+        """Start a round, or a sample, with the generator at a seed."""
+        self._library.fixed_seed(ctypes.c_uint32(seed))
+
+    def forget(self) -> None:
+        """Start a round."""
+        self._library.model_begin()
