@@ -49,23 +49,40 @@ void fixed_add(int16_t *w, int16_t delta)
     }
 }
 
+struct fixed_sums fixed_sums(int8_t in_exponent, const struct fixed_weights *weights, uint32_t terms)
+{
+    const int16_t products = (int16_t)(in_exponent + weights->kernel_exponent);
+    const int16_t least = (int16_t)(weights->bias_exponent - FIXED_BIAS_SHIFT - products);
+    int16_t lost = fixed_lost(terms);
+    if (weights->bias != NULL && least > lost) {
+        lost = least;
+    }
+    return (struct fixed_sums){
+        .exponent = (int16_t)(products + lost),
+        .bias_exponent = (int16_t)(weights->bias_exponent - products - lost),
+        .lost = (uint8_t)(lost < 31 ? lost : 31),
+    };
+}
+
+int8_t fixed_exponent(int16_t exponent)
+{
+    const int16_t most = FIXED_FARTHEST;
+    return (int8_t)(exponent < -most ? -most : exponent > most ? most : exponent);
+}
+
 int32_t fixed_start(const int16_t *bias, uint16_t channel, int16_t exponent)
 {
-    const int16_t value = bias == NULL ? 0 : bias[channel];
+    if (bias == NULL || exponent < -15) { /* below half a last place, whatever the bias */
+        return 0;
+    }
     if (exponent <= 0) {
-        return exponent < -15 ? 0 : fixed_nearest(value, (uint8_t)-exponent);
+        return fixed_nearest(bias[channel], (uint8_t)-exponent);
     }
-    if (exponent > 14 && value != 0) {
-        const uint16_t magnitude = (uint16_t)(value < 0 ? -(uint16_t)value : (uint16_t)value);
-        if (exponent > 29 || magnitude >> (29 - exponent) != 0) {
-            return value < 0 ? -((int32_t)1 << 29) : (int32_t)1 << 29;
-        }
+    uint32_t value = (uint32_t)bias[channel];
+    if (exponent >= 8) { /* by a byte, which an 8-bit core need not shift */
+        value <<= 8;
     }
-    uint32_t moved = (uint32_t)value;
-    for (; value != 0 && exponent >= 8; exponent = (int16_t)(exponent - 8)) {
-        moved <<= 8; /* in bytes, which an 8-bit core need not shift */
-    }
-    return (int32_t)(moved << (exponent & 7));
+    return (int32_t)(value << (exponent & 7));
 }
 
 void fixed_halve(int8_t *at, uint16_t stride, uint32_t count)
@@ -73,6 +90,15 @@ void fixed_halve(int8_t *at, uint16_t stride, uint32_t count)
     for (; count > 0; count--, at += stride) {
         *at = (int8_t)((*at + (int8_t)(fixed_random() & 1)) >> 1);
     }
+}
+
+void fixed_put(int8_t *at, uint32_t i, int32_t sum, struct fixed_scale *scale)
+{
+    int32_t value;
+    while (!fixed_fits(scale, value = fixed_stochastic(sum, scale->shift))) {
+        fixed_halve(at, 1, i);
+    }
+    at[i] = (int8_t)value;
 }
 
 #ifndef __AVR__ /* fixed_avr.S has all of these */

@@ -73,7 +73,21 @@ void fixed_conv2d_forward(struct fixed_values *out, const struct fixed_values *i
 void fixed_conv2d_forward_sample(struct fixed_values *out, const struct fixed_input *in,
                                  const struct fixed_weights *weights, int16_t *filter, int8_t *line, uint16_t slope,
                                  uint8_t *shift, const struct engine_window *shape);
-/* The last layer, if dense: logits in 1/256, held within 16 bits. */
+/* Depthwise: `filter` for [kernel_height * kernel_width]. */
+void fixed_depthwise_forward(struct fixed_values *out, const struct fixed_values *in,
+                             const struct fixed_weights *weights, int16_t *filter, uint16_t slope, uint8_t *shift,
+                             const struct engine_window *shape);
+void fixed_depthwise_forward_sample(struct fixed_values *out, const struct fixed_input *in,
+                                    const struct fixed_weights *weights, int16_t *filter, int8_t *line, uint16_t slope,
+                                    uint8_t *shift, const struct engine_window *shape);
+/* Pooling keeps the exponent; argmax as engine_max_pool_forward's. */
+void fixed_max_pool_forward(struct fixed_values *out, uint8_t *argmax, const struct fixed_values *in,
+                            const struct engine_window *shape);
+void fixed_average_pool_forward(struct fixed_values *out, const struct fixed_values *in,
+                                const struct engine_window *shape);
+/* In place, behind pooling; other layers do it on their way. */
+void fixed_activate(struct fixed_values *x, uint16_t count, uint16_t slope);
+/* The last layer, if dense: logits in 1/256, rounded stochastically, held within 16 bits. */
 void fixed_dense_logits(int16_t *logits, const struct fixed_values *in, const struct fixed_weights *weights,
                         const struct engine_dense *shape);
 /* The last layer's output as logits, if it is another one. */
@@ -90,15 +104,30 @@ void fixed_dense_backward(struct fixed_values *in_out, uint16_t slope, const str
 void fixed_conv2d_backward(struct fixed_values *in_out, uint16_t slope, const struct fixed_weights *weights,
                            int16_t *filter, const struct fixed_values *out_gradient, uint8_t *shift,
                            const struct engine_window *shape);
+/* Depthwise: `filter` for [kernel_height * kernel_width * multiplier]; a multiplier is at most 256. */
+void fixed_depthwise_backward(struct fixed_values *in_out, uint16_t slope, const struct fixed_weights *weights,
+                              int16_t *filter, const struct fixed_values *out_gradient, uint8_t *shift,
+                              const struct engine_window *shape);
+void fixed_max_pool_backward(struct fixed_values *in_out, uint16_t slope, const uint8_t *argmax,
+                             const struct fixed_values *out_gradient, uint8_t *shift,
+                             const struct engine_window *shape);
+void fixed_average_pool_backward(struct fixed_values *in_out, uint16_t slope, const struct fixed_values *out_gradient,
+                                 uint8_t *shift, const struct engine_window *shape);
 /* The first trainable layer needs no gradient with respect to its input. */
 void fixed_dense_backward_weights(const struct fixed_values *in, const struct fixed_weights *weights, int16_t *step,
                                   const struct fixed_values *out_gradient, const struct engine_dense *shape);
 void fixed_conv2d_backward_weights(const struct fixed_values *in, const struct fixed_weights *weights,
                                    const struct fixed_values *out_gradient, const struct engine_window *shape);
-/* `sum`: room for one sum a weight in use: [kernel_height * kernel_width * in_channels * out_channels]. */
+void fixed_depthwise_backward_weights(const struct fixed_values *in, const struct fixed_weights *weights,
+                                      const struct fixed_values *out_gradient, const struct engine_window *shape);
+/* `sum`: room for one sum a weight in use: [kernel_height * kernel_width * in_channels * out_channels], depthwise
+ * [kernel_height * kernel_width * out_channels]. */
 void fixed_conv2d_backward_sample(const struct fixed_input *in, const struct fixed_weights *weights, fixed_sum *sum,
                                   int8_t *line, const struct fixed_values *out_gradient,
                                   const struct engine_window *shape);
+void fixed_depthwise_backward_sample(const struct fixed_input *in, const struct fixed_weights *weights, fixed_sum *sum,
+                                     int8_t *line, const struct fixed_values *out_gradient,
+                                     const struct engine_window *shape);
 
 /* Softmax cross-entropy: returns the loss; `gradient` receives [classes] integers, and the exponent, of `step` times its
  * gradient with respect to the logits. step > 0, finite. The logits are destroyed. */

@@ -1,7 +1,6 @@
 /* Two-dimensional convolution in fixed point; in one dimension the height is 1. Channels are taken two at a time: their
  * weights are gathered side by side, in the order in which the values that they meet lie. */
-#include "fixed_inner.h"
-#include "window.h"
+#include "fixed_window.h"
 
 static ENGINE_INLINE uint8_t pair_of(uint16_t channels, uint16_t channel)
 {
@@ -12,17 +11,15 @@ static ENGINE_INLINE uint8_t pair_of(uint16_t channels, uint16_t channel)
 
 struct conv2d_sums {
     uint16_t row; /* filter weights from one kernel row to the next */
-    int16_t exponent, bias_exponent;
-    uint8_t lost;
+    struct fixed_sums from;
 };
 
 static struct conv2d_sums conv2d_sums(int8_t in_exponent, const struct fixed_weights *weights,
                                       const struct engine_window *s)
 {
     const uint16_t row = (uint16_t)(s->kernel_width * s->in_channels);
-    const uint8_t lost = fixed_lost((uint32_t)s->kernel_height * row);
-    const int16_t exponent = (int16_t)(in_exponent + weights->kernel_exponent + lost);
-    return (struct conv2d_sums){ (uint16_t)(2 * row), exponent, (int16_t)(weights->bias_exponent - exponent), lost };
+    const struct fixed_sums from = fixed_sums(in_exponent, weights, (uint32_t)s->kernel_height * row);
+    return (struct conv2d_sums){ (uint16_t)(2 * row), from };
 }
 
 /* Two output channels on their way: where their sums begin, and their weights; all outputs, and where their scale
@@ -44,7 +41,7 @@ static void conv2d_take(struct conv2d_out *out, int16_t *filter, uint16_t channe
     const int16_t *w = weights->kernel + channel;
     out->channels = pair_of(s->out_channels, channel);
     for (uint8_t i = 0; i < out->channels; i++) {
-        out->start[i] = fixed_start(weights->bias, (uint16_t)(channel + i), sums->bias_exponent);
+        out->start[i] = fixed_start(weights->bias, (uint16_t)(channel + i), sums->from.bias_exponent);
     }
     for (uint16_t tap = (uint16_t)(s->kernel_height * s->kernel_width); tap > 0; tap--, w += tap_size) {
         const int16_t *at = w;
@@ -84,7 +81,7 @@ static void conv2d_row(struct conv2d_out *out, int8_t *to, const int8_t *in, uin
         walk.x_skip = (ptrdiff_t)(in_row - walk.count);
         walk.w_skip = (ptrdiff_t)sums->row - 2 * (ptrdiff_t)walk.count;
         fixed_any_dot_pair(sum, in + (uint16_t)(left + (int_fast16_t)first) * (size_t)channels,
-                           filter + (uint16_t)(2 * first * channels), &walk, out->channels, sums->lost);
+                           filter + (uint16_t)(2 * first * channels), &walk, out->channels, sums->from.lost);
         conv2d_put(out, to, sum[0] + out->start[0]);
         if (out->channels > 1) {
             conv2d_put(out, to + 1, sum[1] + out->start[1]);
@@ -114,22 +111,8 @@ void fixed_conv2d_forward(struct fixed_values *out, const struct fixed_values *i
                        filter + rows.first * sums.row, &sums, s);
         }
     }
-    out->exponent = (int8_t)(sums.exponent + state.scale.shift);
+    out->exponent = fixed_exponent((int16_t)(sums.from.exponent + state.scale.shift));
     *shift = fixed_next_shift(&state.scale);
-}
-
-/* The input rows that output row `y` sees, as 8-bit values; false if all of them are zero. */
-static bool conv2d_line(int8_t *line, const struct fixed_input *in, struct engine_span rows, uint16_t y,
-                        const struct engine_window *s)
-{
-    const size_t in_row = (size_t)s->in_width * s->in_channels;
-    const uint8_t *bytes = in->bytes + (uint16_t)(y * s->stride_height + rows.first - s->pad_top) * in_row;
-    int8_t any = 0;
-    for (size_t left = rows.count * in_row; left > 0; left--, bytes++, line++) {
-        *line = fixed_input_value(in, bytes);
-        any |= *line;
-    }
-    return any != 0;
 }
 
 void fixed_conv2d_forward_sample(struct fixed_values *out, const struct fixed_input *in,
@@ -141,48 +124,18 @@ void fixed_conv2d_forward_sample(struct fixed_values *out, const struct fixed_in
     int8_t *to = out->at;
     for (uint16_t y = 0; y < s->out_height; y++, to += (size_t)s->out_width * s->out_channels) {
         const struct engine_span rows = engine_tap_rows(s, y);
-        const bool any = conv2d_line(line, in, rows, y, s);
+        const bool any = fixed_line(line, in, rows, y, s);
         for (uint16_t channel = 0; channel < s->out_channels; channel = (uint16_t)(channel + 2)) {
             conv2d_take(&state, filter, channel, weights, &sums, s);
             conv2d_row(&state, to + channel, line, (uint8_t)(any ? rows.count : 0), filter + rows.first * sums.row,
                        &sums, s);
         }
     }
-    out->exponent = (int8_t)(sums.exponent + state.scale.shift);
+    out->exponent = fixed_exponent((int16_t)(sums.from.exponent + state.scale.shift));
     *shift = fixed_next_shift(&state.scale);
 }
 
 /// Weights ///
-
-static void conv2d_bias(const struct fixed_weights *weights, const struct fixed_values *out_gradient,
-                        const struct engine_window *s)
-{
-    const int16_t exponent = (int16_t)(out_gradient->exponent - weights->bias_exponent);
-    for (uint16_t channel = 0; weights->bias != NULL && channel < s->out_channels; channel++) {
-        const int8_t *d = out_gradient->at + channel;
-        int32_t sum = 0;
-        for (uint16_t row = s->out_height; row > 0; row--) {
-            for (uint16_t column = s->out_width; column > 0; column--, d += s->out_channels) {
-                sum += *d;
-            }
-        }
-        fixed_add(fixed_trained(weights->bias) + channel, fixed_rounded(-sum, exponent));
-    }
-}
-
-/* Outputs from `first`, `count` long, whose tap `tap` falls inside the input; along one axis. */
-static struct engine_span conv2d_seen(uint8_t tap, uint8_t stride, uint8_t pad, uint16_t in_size, uint16_t out_size)
-{
-    uint16_t first = 0, count = 0;
-    int_fast16_t in = (int_fast16_t)tap - pad; /* where the tap of output 0 falls */
-    for (; in < 0; in += stride) {
-        first++;
-    }
-    for (; in < (int_fast16_t)in_size && first + count < out_size; in += stride) {
-        count++;
-    }
-    return (struct engine_span){ first, count };
-}
 
 /* The step of the weights `w` between one input channel and all outputs, tap by tap: the sums over the output pixels of
  * the input under the tap times the output gradient. */
@@ -193,10 +146,10 @@ static void conv2d_step(int16_t *w, const struct fixed_values *in, uint16_t chan
     const uint16_t in_step = (uint16_t)(s->stride_width * s->in_channels), outs = s->out_channels;
     const size_t in_row = (size_t)s->stride_height * s->in_width * s->in_channels, out_row = (size_t)s->out_width * outs;
     for (uint8_t tap_y = 0; tap_y < s->kernel_height; tap_y++) {
-        const struct engine_span rows = conv2d_seen(tap_y, s->stride_height, s->pad_top, s->in_height, s->out_height);
+        const struct engine_span rows = fixed_seen(tap_y, s->stride_height, s->pad_top, s->in_height, s->out_height);
         for (uint8_t tap_x = 0; tap_x < s->kernel_width; tap_x++, w += (size_t)s->weight_in * s->weight_out) {
             const struct engine_span columns =
-                conv2d_seen(tap_x, s->stride_width, s->pad_left, s->in_width, s->out_width);
+                fixed_seen(tap_x, s->stride_width, s->pad_left, s->in_width, s->out_width);
             const int8_t *x = in->at + engine_in_offset(s, rows.first, columns.first, tap_y, tap_x) + channel;
             const int8_t *d = out_gradient->at + rows.first * out_row + (size_t)columns.first * outs;
             const ptrdiff_t x_skip = (ptrdiff_t)(in_row - (size_t)in_step * columns.count);
@@ -217,7 +170,7 @@ static void conv2d_step(int16_t *w, const struct fixed_values *in, uint16_t chan
 void fixed_conv2d_backward_weights(const struct fixed_values *in, const struct fixed_weights *weights,
                                    const struct fixed_values *out_gradient, const struct engine_window *s)
 {
-    conv2d_bias(weights, out_gradient, s);
+    fixed_bias_step(weights, out_gradient, s);
     for (uint16_t channel = 0; channel < s->in_channels; channel++) {
         int16_t *w = fixed_trained(weights->kernel) + (size_t)channel * s->weight_out;
         conv2d_step(w, in, channel, weights->kernel_exponent, out_gradient, s);
@@ -232,7 +185,7 @@ static void conv2d_line_sums(fixed_sum *sum, const int8_t *line, struct engine_s
     const size_t in_row = (size_t)s->in_width * s->in_channels, row_sums = (size_t)s->in_channels * outs;
     sum += rows.first * s->kernel_width * row_sums;
     for (uint8_t tap = 0; tap < s->kernel_width; tap++) {
-        const struct engine_span columns = conv2d_seen(tap, s->stride_width, s->pad_left, s->in_width, s->out_width);
+        const struct engine_span columns = fixed_seen(tap, s->stride_width, s->pad_left, s->in_width, s->out_width);
         const struct fixed_walk walk = { columns.count, 1, 0, 0, in_step, outs };
         const int8_t *in = line + (uint16_t)(columns.first * s->stride_width + tap - s->pad_left) * s->in_channels;
         for (uint16_t row = 0; row < rows.count; row++, in += in_row) {
@@ -257,11 +210,11 @@ void fixed_conv2d_backward_sample(const struct fixed_input *in, const struct fix
     const uint16_t taps = (uint16_t)(s->kernel_height * s->kernel_width);
     const int16_t exponent = (int16_t)(in->exponent + out_gradient->exponent - weights->kernel_exponent);
     const int8_t *d = out_gradient->at;
-    conv2d_bias(weights, out_gradient, s);
+    fixed_bias_step(weights, out_gradient, s);
     memset(sum, 0, (size_t)taps * s->in_channels * s->out_channels * sizeof *sum);
     for (uint16_t y = 0; y < s->out_height; y++, d += (size_t)s->out_width * s->out_channels) {
         const struct engine_span rows = engine_tap_rows(s, y);
-        if (conv2d_line(line, in, rows, y, s)) {
+        if (fixed_line(line, in, rows, y, s)) {
             conv2d_line_sums(sum, line, rows, d, s);
         }
     }
@@ -411,7 +364,7 @@ void fixed_conv2d_backward(struct fixed_values *in_out, uint16_t slope, const st
     const uint8_t lost = fixed_lost((uint32_t)s->kernel_height * s->kernel_width * s->out_channels);
     struct conv2d_in in = { .scale = { *shift, 0 }, .slope = slope, .lost = lost };
     if (!weights->frozen) {
-        conv2d_bias(weights, out_gradient, s);
+        fixed_bias_step(weights, out_gradient, s);
     }
     for (; in.before < s->in_channels; in.before = (uint16_t)(in.before + 2)) {
         const int16_t *w = weights->kernel + (size_t)in.before * s->weight_out;
@@ -424,6 +377,7 @@ void fixed_conv2d_backward(struct fixed_values *in_out, uint16_t slope, const st
         }
         conv2d_back_channels(&in, filter, out_gradient->at, s);
     }
-    in_out->exponent = (int8_t)(out_gradient->exponent + weights->kernel_exponent + lost + in.scale.shift);
+    in_out->exponent =
+        fixed_exponent((int16_t)(out_gradient->exponent + weights->kernel_exponent + lost + in.scale.shift));
     *shift = fixed_next_shift(&in.scale);
 }

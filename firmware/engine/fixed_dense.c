@@ -4,8 +4,7 @@
 /* How a layer sums: over its inputs and one output's weights, under which exponent, and with how many bits lost. */
 struct dense_sums {
     struct fixed_walk walk;
-    int16_t exponent, bias_exponent;
-    uint8_t lost;
+    struct fixed_sums from;
 };
 
 static struct dense_sums dense_sums(const struct fixed_values *in, const struct fixed_weights *weights,
@@ -14,9 +13,7 @@ static struct dense_sums dense_sums(const struct fixed_values *in, const struct 
     struct dense_sums sums;
     const size_t used = (size_t)shape->in * shape->weight_out, stored = (size_t)shape->weight_in * shape->weight_out;
     sums.walk = (struct fixed_walk){ shape->in, shape->groups, 0, (ptrdiff_t)(stored - used), 1, shape->weight_out };
-    sums.lost = fixed_lost((uint32_t)shape->groups * shape->in);
-    sums.exponent = (int16_t)(in->exponent + weights->kernel_exponent + sums.lost);
-    sums.bias_exponent = (int16_t)(weights->bias_exponent - sums.exponent);
+    sums.from = fixed_sums(in->exponent, weights, (uint32_t)shape->groups * shape->in);
     return sums;
 }
 
@@ -25,9 +22,9 @@ static uint8_t dense_sum(int32_t sum[2], const int8_t *in, const struct fixed_we
                          const struct dense_sums *sums, const struct engine_dense *shape)
 {
     const uint8_t count = shape->out - out > 1 ? 2 : 1;
-    fixed_any_dot_pair(sum, in, weights->kernel + out, &sums->walk, count, sums->lost);
+    fixed_any_dot_pair(sum, in, weights->kernel + out, &sums->walk, count, sums->from.lost);
     for (uint8_t i = 0; i < count; i++) {
-        sum[i] += fixed_start(weights->bias, (uint16_t)(out + i), sums->bias_exponent);
+        sum[i] += fixed_start(weights->bias, (uint16_t)(out + i), sums->from.bias_exponent);
     }
     return count;
 }
@@ -51,7 +48,7 @@ void fixed_dense_forward(struct fixed_values *out, const struct fixed_values *in
             out->at[o + i] = (int8_t)value;
         }
     }
-    out->exponent = (int8_t)(sums.exponent + scale.shift);
+    out->exponent = fixed_exponent((int16_t)(sums.from.exponent + scale.shift));
     *shift = fixed_next_shift(&scale);
 }
 
@@ -64,7 +61,7 @@ void fixed_dense_logits(int16_t *logits, const struct fixed_values *in, const st
     for (uint16_t o = 0; o < shape->out; o = (uint16_t)(o + count)) {
         count = dense_sum(sum, in->at, weights, o, &sums, shape);
         for (uint8_t i = 0; i < count; i++) {
-            logits[o + i] = fixed_rounded(sum[i], (int16_t)(sums.exponent + 8));
+            logits[o + i] = fixed_rounded(sum[i], (int16_t)(sums.from.exponent + 8));
         }
     }
 }
@@ -122,16 +119,19 @@ void fixed_dense_backward(struct fixed_values *in_out, uint16_t slope, const str
                 fixed_update_rows(w, x, step, shape->out, 1, 0);
             }
             sum = *x > 0 ? sum : fixed_sloped(sum, slope);
-            int32_t value = fixed_stochastic(sum, scale.shift);
-            while (!fixed_fits(&scale, value)) {
-                fixed_halve(in_out->at, 1, (uint32_t)(x - in_out->at));
-                value = fixed_stochastic(sum, scale.shift);
-            }
-            *x = (int8_t)value;
+            fixed_put(in_out->at, (uint32_t)(x - in_out->at), sum, &scale);
         }
     }
-    in_out->exponent = (int8_t)(out_gradient->exponent + weights->kernel_exponent + lost + scale.shift);
+    in_out->exponent =
+        fixed_exponent((int16_t)(out_gradient->exponent + weights->kernel_exponent + lost + scale.shift));
     *shift = fixed_next_shift(&scale);
+}
+
+void fixed_logits(int16_t *logits, const struct fixed_values *out, uint16_t classes)
+{
+    for (uint16_t c = 0; c < classes; c++) {
+        logits[c] = fixed_rounded(out->at[c], (int16_t)(out->exponent + 8));
+    }
 }
 
 void fixed_values_of(struct fixed_values *out, const struct fixed_input *in, uint16_t count)

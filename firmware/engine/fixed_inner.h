@@ -113,8 +113,24 @@ static ENGINE_INLINE int16_t *fixed_trained(const int16_t *weights)
     return (int16_t *)weights;
 }
 
-/* A bias where sums begin: value * 2^exponent, at most 2^29. */
+/* Where a layer's sums begin to count, and the bits that they lose while they are made. */
+struct fixed_sums {
+    int16_t exponent, bias_exponent; /* of a sum; of a bias seen from there, at most FIXED_BIAS_SHIFT */
+    uint8_t lost;
+};
+
+#define FIXED_BIAS_SHIFT 14 /* a bias has 16 bits and comes to at most 2^29 */
+
+/* Of a layer whose sums have `terms` products. Beside a bias, products much smaller than it lose as many bits as it
+ * takes to hold both. */
+struct fixed_sums fixed_sums(int8_t in_exponent, const struct fixed_weights *weights, uint32_t terms);
+/* A bias where sums begin: value * 2^exponent, to nearest. */
 int32_t fixed_start(const int16_t *bias, uint16_t channel, int16_t exponent);
+
+#define FIXED_FARTHEST 100 /* magnitude of a tensor's exponent: all that lies farther is no number worth training on */
+
+/* An exponent in the byte that a tensor has for it. */
+int8_t fixed_exponent(int16_t exponent);
 
 /* The shift of a tensor under way, and the largest magnitude in it. */
 struct fixed_scale {
@@ -144,5 +160,7 @@ static ENGINE_INLINE uint8_t fixed_next_shift(const struct fixed_scale *scale)
 
 /* Halve `count` elements `stride` apart, stochastically. */
 void fixed_halve(int8_t *at, uint16_t stride, uint32_t count);
+/* at[i] = sum, stochastically rounded, where only what lies before it is written. */
+void fixed_put(int8_t *at, uint32_t i, int32_t sum, struct fixed_scale *scale);
 
 #endif

@@ -86,7 +86,7 @@ static void to_values(struct fixed_values *gradient, const int16_t *error, uint1
         gradient->at[c] = (int8_t)fixed_stochastic((int32_t)error[c] * mantissa, shift);
     }
     exponent = (int16_t)(exponent - 15 + shift);
-    gradient->exponent = (int8_t)(exponent < -100 ? -100 : exponent > 20 ? 20 : exponent);
+    gradient->exponent = fixed_exponent(exponent);
 }
 
 float fixed_cross_entropy(struct fixed_values *gradient, int16_t *logits, uint16_t classes,
@@ -94,10 +94,10 @@ float fixed_cross_entropy(struct fixed_values *gradient, int16_t *logits, uint16
 {
     const int16_t maximum = adjust(logits, classes, target->adjustment);
     const uint16_t per_octave = (uint16_t)((uint32_t)LOG2_E * 256 / target->temperature);
-    uint32_t sum = 0, aligned = 0; /* aligned: the target's mean distance below the maximum, in 1/256 */
+    uint32_t sum = 0, aligned = 0; /* aligned: the target's mean distance below the maximum, in 1/65536 */
     for (uint16_t c = 0; c < classes; c++) {
         const uint16_t below = (uint16_t)(maximum - logits[c]);
-        aligned += (uint32_t)below * share(target, c) >> 15;
+        aligned += (uint32_t)below * share(target, c) >> 7;
         const uint16_t power = power_of_half((uint32_t)below * per_octave);
         logits[c] = (int16_t)(power >> 1);
         sum += power;
@@ -114,6 +114,6 @@ float fixed_cross_entropy(struct fixed_values *gradient, int16_t *logits, uint16
     }
     const uint16_t mantissa = mantissa_of(step, &exponent);
     to_values(gradient, logits, classes, mantissa, exponent);
-    const uint32_t distance = (aligned << 16) / target->temperature; /* in 1/65536 */
+    const uint32_t distance = (aligned << 8) / target->temperature; /* in 1/65536 */
     return (float)(logarithm(sum < 65536 ? 65536 : sum) + distance) * (1.0f / 65536.0f);
 }
