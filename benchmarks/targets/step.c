@@ -26,7 +26,7 @@ static float backprop(uint8_t at, float scale)
     const struct fixed_target target = { LABEL(at), NULL, NULL, 256 };
 #else
     const struct engine_sample sample = { step_samples[at], MODEL_INPUT_SCALE, MODEL_INPUT_OFFSET };
-    const struct engine_target target = { LABEL(at), NULL, NULL, 1.0f };
+    const struct engine_target target = { LABEL(at), NULL, NULL, 1.0f, 1.0f };
 #endif
     return model_backprop(0, &sample, &target, scale);
 }

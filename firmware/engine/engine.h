@@ -46,6 +46,7 @@ struct engine_target {
     const float *soft;       /* [classes] probabilities, or NULL */
     const float *adjustment; /* [classes] added to the logits before the softmax (Menon et al. 2021), or NULL */
     float weight;            /* of this example in the loss; 1 unless said otherwise */
+    float temperature;       /* T: the softmax is of logits / T, its cross-entropy counts T² times; 1: as usual */
 };
 
 /* Forward: `out` is written, nothing else. bias may be NULL. */
@@ -115,7 +116,8 @@ void engine_depthwise_backward_sample(const struct engine_sample *in, float *wei
 void engine_depthwise_backward_weights(const float *in, float *weight_gradient, float *bias_gradient,
                                        const float *out_gradient, float scale, const struct engine_window *shape);
 
-/* Softmax cross-entropy: returns the weighted loss and replaces the logits by its gradient with respect to them.
+/* Softmax cross-entropy: returns the weighted loss and replaces the logits by its gradient with respect to them. The
+ * factor T² makes up for what the temperature takes off the gradient, T (p - q) with it (Hinton, Vinyals, Dean 2015).
  * The maximum is subtracted first; exp and log are the engine's own. Not finite in, not finite out. */
 float engine_cross_entropy(float *logits, uint16_t classes, const struct engine_target *target);
 void engine_softmax(float *logits, uint16_t classes); /* in place */

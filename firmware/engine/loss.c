@@ -82,17 +82,20 @@ float engine_cross_entropy(float *logits, uint16_t classes, const struct engine_
     for (uint16_t c = 0; target->adjustment != NULL && c < classes; c++) {
         logits[c] += target->adjustment[c];
     }
+    for (uint16_t c = 0; target->temperature != 1.0f && c < classes; c++) {
+        logits[c] /= target->temperature;
+    }
     shift(logits, classes);
     for (uint16_t c = 0; c < classes; c++) {
         aligned += probability(target, c) * logits[c];
         logits[c] = engine_exp(logits[c]);
         sum += logits[c];
     }
-    const float inverse = 1.0f / sum;
+    const float inverse = 1.0f / sum, weight = target->weight * target->temperature;
     for (uint16_t c = 0; c < classes; c++) {
-        logits[c] = target->weight * (logits[c] * inverse - probability(target, c));
+        logits[c] = weight * (logits[c] * inverse - probability(target, c));
     }
-    return target->weight * (engine_log(sum) - aligned);
+    return weight * target->temperature * (engine_log(sum) - aligned);
 }
 
 void engine_softmax(float *logits, uint16_t classes)

@@ -66,7 +66,7 @@ static bool backprop(const uint8_t *bytes, uint16_t label, float *loss)
     fixed_seed(hash32(setup->seed + training.done));
 #else
     const struct engine_sample sample = {bytes, MODEL_INPUT_SCALE, MODEL_INPUT_OFFSET};
-    const struct engine_target target = {label, NULL, training_adjustment, 1.0f};
+    const struct engine_target target = {label, NULL, training_adjustment, 1.0f, 1.0f};
 #endif
     /* Without a gradient buffer each sample is a step of its own, so small that a batch of them is one step. */
     const float scale = MODEL_ACCUMULATES ? 1.0f : setup->learning_rate / (float)setup->batch;

@@ -108,6 +108,7 @@ class Target(ctypes.Structure):
         ("soft", ctypes.c_void_p),
         ("adjustment", ctypes.c_void_p),
         ("weight", ctypes.c_float),
+        ("temperature", ctypes.c_float),
     )
 
 
@@ -158,7 +159,7 @@ class Compiled:
 
     def target(self, label: int) -> ctypes.Structure:
         """Return a hard target."""
-        return Target(label, None, None, 1.0)
+        return Target(label, None, None, 1.0, 1.0)
 
     def update(self, learning_rate: float, momentum: float) -> None:
         """Take a step with the gradients summed so far."""

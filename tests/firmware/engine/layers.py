@@ -39,6 +39,7 @@ class TargetStruct(ctypes.Structure):
         ("soft", ctypes.c_void_p),
         ("adjustment", ctypes.c_void_p),
         ("weight", ctypes.c_float),
+        ("temperature", ctypes.c_float),
     )
 
 
@@ -218,14 +219,18 @@ class Kernels:
         return logits
 
     def cross_entropy(
-        self, logits: F32, target: int | F32, adjustment: F32 | None = None, weight: float = 1.0
+        self,
+        logits: F32,
+        target: int | F32,
+        adjustment: F32 | None = None,
+        weight: float = 1.0,
+        temperature: float = 1.0,
     ) -> tuple[float, F32]:
         """Return the loss and its gradient with respect to the logits."""
         logits = logits.copy()
         soft = None if isinstance(target, int) else target
-        struct = TargetStruct(
-            target if isinstance(target, int) else 0, address(soft).value, address(adjustment).value, weight
-        )
+        label = target if isinstance(target, int) else 0
+        struct = TargetStruct(label, address(soft).value, address(adjustment).value, weight, temperature)
         loss: float = self.library.engine_cross_entropy(
             address(logits), ctypes.c_uint16(logits.size), ctypes.byref(struct)
         )

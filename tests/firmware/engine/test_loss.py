@@ -21,9 +21,9 @@ def random_soft() -> F32:
 @pytest.mark.parametrize("spread", [0.0, 1.0, 30.0, 1000.0])
 @pytest.mark.parametrize("target", [0, 9, random_soft()], ids=["first", "last", "soft"])
 @pytest.mark.parametrize("adjusted", [False, True])
-@pytest.mark.parametrize("weight", [1.0, 0.3])
+@pytest.mark.parametrize(("weight", "temperature"), [(1.0, 1.0), (0.3, 1.0), (1.0, 4.0), (0.7, 2.5), (1.0, 0.5)])
 def test_cross_entropy_agrees_with_tensorflow(
-    kernels: Kernels, spread: float, target: int | F32, adjusted: bool, weight: float
+    kernels: Kernels, spread: float, target: int | F32, adjusted: bool, weight: float, temperature: float
 ) -> None:
     import tensorflow as tf
 
@@ -33,10 +33,33 @@ def test_cross_entropy_agrees_with_tensorflow(
     variable = tf.Variable(logits.astype(np.float64))
     with tf.GradientTape() as tape:
         total = variable if adjustment is None else variable + adjustment.astype(np.float64)
-        expected = weight * tf.nn.softmax_cross_entropy_with_logits(labels, total)
-    loss, gradient = kernels.cross_entropy(logits, target, adjustment, weight)
+        entropy = tf.nn.softmax_cross_entropy_with_logits(labels, total / temperature)
+        expected = weight * temperature**2 * entropy
+    loss, gradient = kernels.cross_entropy(logits, target, adjustment, weight, temperature)
     assert loss == pytest.approx(float(expected), rel=2e-6, abs=1e-6)
     np.testing.assert_allclose(gradient, tape.gradient(expected, variable), rtol=0, atol=2e-7 * max(1.0, spread))
+
+
+def test_a_soft_gradient_is_the_difference_times_the_temperature(kernels: Kernels) -> None:
+    logits, soft, temperature = random_logits(3), random_soft(), 5.0
+    _, gradient = kernels.cross_entropy(logits, soft, temperature=temperature)
+    at_temperature = kernels.softmax(logits / np.float32(temperature))
+    np.testing.assert_allclose(gradient, temperature * (at_temperature - soft), rtol=0, atol=1e-6)
+
+
+def test_at_a_high_temperature_logits_are_matched(kernels: Kernels) -> None:
+    """Where T is large, distillation matches the centred logits (Hinton et al., section 2.1)."""
+    logits, teacher, temperature = random_logits(1), random_logits(1)[::-1].copy(), 1000.0
+    soft = kernels.softmax(teacher / np.float32(temperature))
+    _, gradient = kernels.cross_entropy(logits, soft, temperature=temperature)
+    expected = ((logits - logits.mean()) - (teacher - teacher.mean())) / CLASSES
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("temperature", [0.0, np.nan])
+def test_a_temperature_that_is_none_is_not_lost(kernels: Kernels, temperature: float) -> None:
+    loss, gradient = kernels.cross_entropy(random_logits(1), 3, temperature=temperature)
+    assert np.isnan(loss) and np.isnan(gradient).all()
 
 
 def test_softmax_sums_to_one_and_survives_large_logits(kernels: Kernels) -> None:

@@ -56,7 +56,7 @@ class _Sample(ctypes.Structure):
 class _Target(ctypes.Structure):
     _fields_ = (
         ("label", ctypes.c_uint16), ("soft", ctypes.c_void_p), ("adjustment", ctypes.c_void_p),
-        ("weight", ctypes.c_float),
+        ("weight", ctypes.c_float), ("temperature", ctypes.c_float),
     )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ class Reference:
             self._adjustment = (ctypes.c_int16 * len(adjustment))(*(round(256 * value) for value in adjustment))
             return _FixedTarget(0, None, ctypes.addressof(self._adjustment), 256)
         self._floats = (ctypes.c_float * len(adjustment))(*adjustment)
-        return _Target(0, None, ctypes.addressof(self._floats), 1.0)
+        return _Target(0, None, ctypes.addressof(self._floats), 1.0, 1.0)
 
 
 def blob_for(node: MemoryNode) -> bytes:
