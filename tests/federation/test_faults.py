@@ -11,7 +11,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import boards
@@ -87,6 +89,26 @@ def test_training_that_diverges_is_said(world: World, tmp_path: Path) -> None:
     reasons = {event.node: event.reason for event in events if isinstance(event, NodeFailed)}
     assert len(reasons) == 4
     assert all("became NaN or infinite" in reason and "learning rate" in reason for reason in reasons.values())
+
+
+def test_what_diverges_is_named_and_leaves_no_trace(world: World, tmp_path: Path) -> None:
+    """At this rate only the narrow sub-model of the smallest board stays finite."""
+    import keras
+
+    changes: dict[str, Any] = {"rate": 4, "rounds": 1, "min_nodes": 1}
+    _, events = world.run(tmp_path, **changes)
+    assert rounds(events) == [("megaatmega2560-1",)]
+    failed = [event for event in events if isinstance(event, NodeFailed)]
+    assert {event.node for event in failed} == {"esp32dev-1", "esp32dev-2", "uno_r4_minima-1"}
+    for event in failed:
+        sample = re.search(r"became NaN or infinite at sample (\d+); lower the learning rate$", event.reason)
+        assert sample and int(sample[1]) < 60
+    before = load(world.describe(**changes)).weights
+    after = keras.models.load_model(tmp_path / "global.keras").get_weights()
+    assert all(np.isfinite(tensor).all() for tensor in after)
+    for kernel, held in ((0, 2), (2, 24)):  # past the channels that the smallest board has, nobody taught
+        np.testing.assert_array_equal(after[kernel][..., held:], before[kernel][..., held:])
+        assert (after[kernel][..., :held] != before[kernel][..., :held]).any()
 
 
 def test_when_too_few_are_left_the_run_says_so(world: World, tmp_path: Path) -> None:

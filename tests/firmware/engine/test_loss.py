@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,30 @@ def test_not_finite_in_not_finite_out(kernels: Kernels, bad: float, place: int, 
     loss, gradient = kernels.cross_entropy(logits, target)
     assert np.isnan(loss) and np.isnan(gradient).all()
     assert np.isnan(kernels.softmax(logits)).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("target", [4, random_soft()], ids=["label", "soft"])
+def test_an_adjustment_that_is_not_finite_is_not_lost(kernels: Kernels, bad: float, target: int | F32) -> None:
+    adjustment = np.zeros(CLASSES, np.float32)
+    adjustment[2] = bad
+    loss, gradient = kernels.cross_entropy(random_logits(1), target, adjustment)
+    assert np.isnan(loss) and np.isnan(gradient).all()
+
+
+@pytest.mark.parametrize(
+    ("logits", "settings"),
+    [
+        ([3e38, -3e38], {}),  # their difference
+        ([3e38, 3e38], {"adjustment": np.full(2, 3e38, np.float32)}),
+        ([100.0, -100.0], {"weight": 3e38}),
+        ([100.0, -100.0], {"temperature": 1e30}),  # its square
+        ([3e38, 0.0], {"temperature": 0.5}),
+    ],
+)
+def test_a_loss_that_overflows_is_not_finite(kernels: Kernels, logits: list[float], settings: dict[str, Any]) -> None:
+    loss, _ = kernels.cross_entropy(np.array(logits, np.float32), 1, **settings)
+    assert not np.isfinite(loss)
 
 
 def swept(kernels: Kernels, name: str, x: F32) -> F32:
