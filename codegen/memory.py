@@ -106,12 +106,13 @@ def _fixed_scratch(graph: Graph, index: int) -> Iterator[Buffer]:
         if index == 0:
             yield Buffer(index, "input", 1 + graph.features, index, index, align=1)
     else:
-        inputs = channels if layer.kind == "conv2d" else 1  # that an output channel sees
-        yield Buffer(index, "filter", 2 * FILTERS * taps * inputs, index, index, align=2)
+        forward = FILTERS * channels if layer.kind == "conv2d" else 1
+        yield Buffer(index, "filter", 2 * taps * forward, index, index, align=2)
         if index == 0:
             yield Buffer(index, "line", line, index, index, align=1)
     if layer.kind != "dense" and index > graph.first_trainable:
-        yield Buffer(index, "filter_back", 2 * FILTERS * taps * layer.out_shape[2], backward, backward, align=2)
+        back = FILTERS * layer.out_shape[2] if layer.kind == "conv2d" else 1
+        yield Buffer(index, "filter_back", 2 * taps * back, backward, backward, align=2)
     if not layer.trainable:
         return
     if layer.kind == "dense":

@@ -145,6 +145,10 @@ class Compiled:
         """Return an array of the header, not a copy."""
         return np.ctypeslib.as_array((ctypes.c_float * count).in_dll(self._library, name))
 
+    def bytes(self, name: str, count: int) -> Any:
+        """Return the bytes of an array of the header, not a copy."""
+        return (ctypes.c_char * count).in_dll(self._library, name)
+
     def forward(self, width: int, sample: Sample, classes: int) -> Array:
         """Return the logits."""
         self._library.model_forward(width, ctypes.byref(sample))
@@ -175,10 +179,6 @@ class FixedCompiled(Compiled):
     def target(self, label: int) -> ctypes.Structure:
         """Return a hard target."""
         return FixedTarget(label, None, None, 256)
-
-    def bytes(self, name: str, count: int) -> Any:
-        """Return the bytes of an array of the header, not a copy."""
-        return (ctypes.c_char * count).in_dll(self._library, name)
 
     @property
     def saturated(self) -> int:

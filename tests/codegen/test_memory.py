@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 
 from boards import PROJECT_ROOT
 from codegen.graph import Graph, Kind, Layer
-from codegen.memory import Buffer, buffers, place
+from codegen.memory import Buffer, buffers, fixed_buffers, place
 from codegen.model_file import load_graph
 from codegen.tiers import DEFAULT_TIERS, sub_model, tiers_from
 
-BUFFERS = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12)
+BUFFERS = st.lists(
+    st.tuples(st.integers(1, 50), st.integers(0, 9), st.integers(0, 9), st.sampled_from([1, 2, 4])),
+    min_size=1,
+    max_size=12,
+)
 
 
 def lower_bound(kept: Sequence[Buffer]) -> int:
@@ -25,13 +29,15 @@ def lower_bound(kept: Sequence[Buffer]) -> int:
 
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(sizes=BUFFERS)
-def test_what_lives_together_does_not_overlap(sizes: list[tuple[int, int, int]]) -> None:
+def test_what_lives_together_does_not_overlap(sizes: list[tuple[int, int, int, int]]) -> None:
     kept = [
-        Buffer(index, "out", 4 * size, min(first, last), max(first, last))
-        for index, (size, first, last) in enumerate(sizes)
+        Buffer(index, "out", align * size, min(first, last), max(first, last), align)
+        for index, (size, first, last, align) in enumerate(sizes)
     ]
     arena = place(kept)
-    assert lower_bound(kept) <= arena.bytes <= sum(buffer.bytes for buffer in kept)
+    assert lower_bound(kept) <= arena.bytes <= sum(buffer.bytes + 3 for buffer in kept)
+    assert arena.bytes % 4 == 0
+    assert all(arena.offsets[buffer.layer, "out"] % buffer.align == 0 for buffer in kept)
     for one, other in combinations(kept, 2):
         if one.meets(other):
             low, high = sorted((one, other), key=lambda buffer: arena.offsets[buffer.layer, "out"])
@@ -48,6 +54,27 @@ def test_example_reaches_the_lower_bound(accumulates: bool) -> None:
         assert sizes[tier.name] == lower_bound(kept)
     # a1 1568 + a2 784 + a3 256, and conv3's gradient 576, or the logits 40
     assert sizes["micro"] == (2648 if accumulates else 3184)
+
+
+def test_example_in_fixed_point_is_near_the_lower_bound() -> None:
+    graph, _ = load_graph(PROJECT_ROOT / "examples" / "mnist" / "model.py", None, 1)
+    for tier in tiers_from({**DEFAULT_TIERS, "nano": 1 / 16}):
+        kept = fixed_buffers(sub_model(graph, tier).graph)
+        assert lower_bound(kept) <= place(kept).bytes <= lower_bound(kept) + 4  # exponents make odd sizes
+
+
+def test_frozen_layers_in_fixed_point_need_room_for_no_step() -> None:
+    graph, _ = load_graph(PROJECT_ROOT / "examples" / "mnist" / "model.py", ["conv2", "logits"], 1)
+    lives = {(b.role, b.layer): (b.first, b.last) for b in fixed_buffers(graph) if b.role != "out"}
+    assert lives == {
+        ("line", 0): (0, 0),
+        ("filter", 0): (0, 0),
+        ("filter", 1): (1, 1),
+        ("filter", 2): (2, 2),
+        ("logits", 3): (3, 4),
+        ("step", 3): (5, 5),
+        ("filter_back", 2): (6, 6),  # frozen, but gradients pass
+    }
 
 
 def test_frozen_layers_below_keep_nothing_for_the_way_back() -> None:

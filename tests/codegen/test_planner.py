@@ -22,6 +22,7 @@ from tests.firmware.conftest import require
 
 EXAMPLE = boards.PROJECT_ROOT / "examples" / "mnist" / "model.py"
 TIERS = tiers_from(DEFAULT_TIERS)
+FIVE_TIERS = tiers_from({**DEFAULT_TIERS, "nano": 1 / 16})
 COMPILERS = {
     "native": ("gcc", "nm"),
     "atmelavr": ("avr-gcc -mmcu=atmega2560", "avr-nm"),
@@ -58,8 +59,11 @@ def test_each_board_gets_its_tier(board_id: str, tier: str) -> None:
     assert found.flash + found.samples_in_flash * (784 + 2) <= found.flash_limit
 
 
-def test_all_boards_agree_on_a_tier() -> None:
-    hashes = {b.id: best(b, example()[0], TIERS, Training()).model_hash for b in boards.all_boards() if b.ram > 200_000}
+@pytest.mark.parametrize("kernel", ["f32", "fixed"])
+def test_all_boards_of_a_kernel_agree_on_a_tier(kernel: str) -> None:
+    large = [b for b in boards.all_boards() if b.ram > 200_000]
+    alike = [replace(b, training=replace(b.training, kernel=kernel)) for b in large]
+    hashes = {b.id: best(b, example()[0], TIERS, Training()).model_hash for b in alike}
     assert len(hashes) > 3
     assert len(set(hashes.values())) == 1
 
@@ -68,13 +72,15 @@ def test_all_boards_agree_on_a_tier() -> None:
     ("env", "tier"),
     [(env, tier) for env in COMPILERS for tier in TIERS if (env, tier.name) != ("atmelavr", "expanded")],  # over 32 KB
 )
-@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize(("kernel", "batch"), [("f32", 1), ("f32", 8), ("fixed", 8)])
 @pytest.mark.parametrize("trainable", [None, ("conv3", "logits"), ("conv2", "logits")])
-def test_planned_arrays_are_the_symbols(tmp_path: Path, env: str, batch: int, trainable: Any, tier: Tier) -> None:
+def test_planned_arrays_are_the_symbols(
+    tmp_path: Path, env: str, kernel: str, batch: int, trainable: Any, tier: Tier
+) -> None:
     compiler, nm = COMPILERS[env]
     require(compiler.split()[0])
     graph, weights = example(trainable)
-    planned = plan(board(env=env), graph, TIERS, tier, Training(batch=batch))
+    planned = plan(board(env=env, kernel=kernel), graph, TIERS, tier, Training(batch=batch))
     (tmp_path / "model.h").write_text(model_header(planned, weights))
     (tmp_path / "model.c").write_text('#define MODEL_IMPLEMENTATION\n#include "model.h"\n')
     command = [*compiler.split(), *WARNINGS, "-O2", "-fno-common", "-I.", "-c", "model.c"]
@@ -107,6 +113,57 @@ def test_parts_make_the_whole() -> None:
         "stack": 50,
     }
     assert found.ram == sum(found.ram_parts.values())
+
+
+def fixed(board_id: str) -> boards.Board:
+    """Return a board that trains in fixed point, whatever its file says."""
+    found = boards.load(board_id)
+    return replace(found, training=replace(found.training, kernel="fixed"))
+
+
+def test_fixed_point_brings_the_uno_in_and_the_mega_up() -> None:
+    uno, mega = (best(fixed(name), example()[0], FIVE_TIERS, Training()) for name in ("uno", "megaatmega2560"))
+    assert (uno.sub_model.tier.name, mega.sub_model.tier.name) == ("nano", "compact")
+    sizes = {name: size for name, size in uno.ram_parts.items() if name.startswith("model") or name == "adjustment"}
+    assert sizes == {
+        "model_weights": 8 + 2 * 398,
+        # conv1's 1 + 196 and conv2's 1 + 98, conv3's 1 + 32, and what its way back gathers: 2 channels, 9 × 2 each
+        "model_arena": 404,
+        "model_shift": 2 * 4,
+        "model_shape": 22,
+        "adjustment": 2 * 10,
+    }
+    assert uno.ram_limit - uno.ram >= 128
+    assert mega.ram_parts["model_weights"] == 8 + 2 * 2210
+
+
+def test_fixed_point_trains_at_batch_1_and_sends_its_weights() -> None:
+    found = plan_for(board(kernel="fixed"), batch=4, momentum=0.9, encoding="delta_q8")
+    assert (found.batch, found.accumulates, found.keeps_origin) == (1, False, False)
+    assert found.concessions == ("batch 1, step ÷ 4", "no momentum", "weights, not delta_q8")
+    down, up = found.transfer_bytes
+    assert down == up == 8 + 2 * 894 + 8 * 15
+
+
+@pytest.mark.parametrize(
+    ("input_range", "exponent", "ends"),
+    [
+        ((0.0, 1.0), -7, (0, 127)),
+        ((-1.0, 1.0), -7, (-127, 127)),
+        ((0.0, 1.5), -6, (0, 96)),
+        ((-0.5, 0.25), -8, (-127, 64)),
+        ((0.0, 255.0), 1, (0, 127)),
+    ],
+)
+def test_fixed_point_reads_samples_as_finely_as_it_can(
+    input_range: tuple[float, float], exponent: int, ends: tuple[int, int]
+) -> None:
+    training = Training(input_range=input_range)
+    assert training.fixed_input.exponent == exponent
+    table = training.fixed_input.table
+    assert (table[0], table[-1], len(table)) == (*ends, 256)
+    exact = np.array(input_range[0] + np.arange(256) * training.input_scale)
+    assert np.abs(np.array(table) * 2.0**exponent - exact).max() <= 2.0**exponent  # half a place, or 127 for 128
 
 
 def test_frozen_weights_take_ram_on_an_avr_that_goes_back_through_them() -> None:
@@ -217,6 +274,7 @@ def test_part_of_the_ram_may_be_static() -> None:
         ({"tiers": (*TIERS, Tier("nano", channels=(1, 2, 2)))}, False),
         ({"slope": 0.2}, False),
         ({"frozen_crc": 1}, False),
+        ({"kernel": "fixed"}, False),
         ({"layer": "other name"}, True),
     ],
 )
@@ -227,7 +285,8 @@ def test_model_hash_follows_the_model_only(change: dict[str, Any], same: bool) -
     changed = replace(graph, layers=layers, frozen_crc=change.get("frozen_crc", 0))
     options = {name: value for name, value in change.items() if name in ("momentum", "input_range")}
     micro = TIERS[-1]
-    found = plan(board(change.get("ram", 1 << 20)), changed, change.get("tiers", TIERS), micro, Training(**options))
+    where = board(change.get("ram", 1 << 20), kernel=change.get("kernel", "f32"))
+    found = plan(where, changed, change.get("tiers", TIERS), micro, Training(**options))
     assert (found.model_hash == plan(board(), graph, TIERS, micro, Training()).model_hash) == same
 
 
