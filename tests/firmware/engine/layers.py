@@ -152,26 +152,28 @@ def address(array: npt.NDArray[np.generic] | None) -> ctypes.c_void_p:
 class Kernels:
     """The engine's functions on arrays of exactly the size that they may touch."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self.library = library
-        library.engine_cross_entropy.restype = ctypes.c_float
+    def __init__(self, library: ctypes.CDLL, prefix: str = "engine") -> None:
+        """`prefix` is that of the layers' functions."""
+        self.library, self.prefix = library, prefix
+        if prefix == "engine":
+            library.engine_cross_entropy.restype = ctypes.c_float
 
     def forward(self, layer: Layer, x: F32 | Bytes, weight: F32 | None = None, bias: F32 | None = None) -> F32:
         out = np.full(layer.out_shape, np.nan, np.float32)
         shape = ctypes.byref(layer.struct())
         if layer.weighted:
-            name, source = self._source(f"engine_{layer.kind}_forward", x)
+            name, source = self._source(f"{self.prefix}_{layer.kind}_forward", x)
             getattr(self.library, name)(address(out), source, address(weight), address(bias), shape)
         else:
             assert not isinstance(x, Bytes)
-            self.library.engine_average_pool_forward(address(out), address(x), shape)
+            self._call("average_pool_forward", address(out), address(x), shape)
         return out
 
     def max_pool(self, layer: Layer, x: F32) -> tuple[F32, U8]:
         """Return the maxima and, packed, the window position of each."""
         out = np.full(layer.out_shape, np.nan, np.float32)
         argmax = np.full((layer.tap_bits * out.size + 7) // 8, 0xFF, np.uint8)
-        self.library.engine_max_pool_forward(address(out), address(argmax), address(x), ctypes.byref(layer.struct()))
+        self._call("max_pool_forward", address(out), address(argmax), address(x), ctypes.byref(layer.struct()))
         return out, argmax
 
     def backward(
@@ -181,9 +183,10 @@ class Kernels:
         in_out = x.copy()
         weight = weight.copy()
         after = Gradients(weight if fused else _copy(before.weight), _copy(before.bias), in_out)
-        getattr(self.library, f"engine_{layer.kind}_backward")(
-            address(in_out), ctypes.c_float(layer.slope), address(weight), address(after.weight), address(after.bias),
-            address(out_gradient), ctypes.c_float(scale), ctypes.byref(layer.struct()),
+        self._call(
+            f"{layer.kind}_backward", address(in_out), ctypes.c_float(layer.slope), address(weight),
+            address(after.weight), address(after.bias), address(out_gradient), ctypes.c_float(scale),
+            ctypes.byref(layer.struct()),
         )  # fmt: skip
         return after
 
@@ -192,7 +195,7 @@ class Kernels:
     ) -> Gradients:
         """Of the first trainable layer: no gradient with respect to its input."""
         after = Gradients(_copy(before.weight), _copy(before.bias))
-        name, source = self._source(f"engine_{layer.kind}_backward", x, "_weights")
+        name, source = self._source(f"{self.prefix}_{layer.kind}_backward", x, "_weights")
         getattr(self.library, name)(
             source, address(after.weight), address(after.bias), address(out_gradient), ctypes.c_float(scale),
             ctypes.byref(layer.struct()),
@@ -202,8 +205,8 @@ class Kernels:
     def pool_backward(self, layer: Layer, x: F32, out_gradient: F32, argmax: U8 | None = None) -> F32:
         in_out = x.copy()
         arguments = [] if argmax is None else [address(argmax)]
-        getattr(self.library, f"engine_{layer.kind}_backward")(
-            address(in_out), ctypes.c_float(layer.slope), *arguments, address(out_gradient),
+        self._call(
+            f"{layer.kind}_backward", address(in_out), ctypes.c_float(layer.slope), *arguments, address(out_gradient),
             ctypes.byref(layer.struct()),
         )  # fmt: skip
         return in_out
@@ -242,6 +245,9 @@ class Kernels:
             address(weight), address(gradient), ctypes.c_uint32(weight.size), ctypes.c_float(step),
             ctypes.c_float(momentum),
         )  # fmt: skip
+
+    def _call(self, name: str, *arguments: object) -> None:
+        getattr(self.library, f"{self.prefix}_{name}")(*arguments)
 
     @staticmethod
     def _source(name: str, x: F32 | Bytes, plain: str = "") -> tuple[str, object]:

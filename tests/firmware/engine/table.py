@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from tests.firmware.engine.layers import Layer
+from itertools import product
+from typing import Literal
+
+from tests.firmware.engine.layers import Kind, Layer
+
+WINDOWS: tuple[Kind, ...] = ("conv2d", "depthwise", "max_pool", "average_pool")
+PADDINGS: tuple[Literal["same", "valid"], ...] = ("same", "valid")
 
 LAYERS = [
     Layer("dense", (1, 1, 7), 5),
@@ -31,4 +37,8 @@ LAYERS = [
     Layer("average_pool", (7, 5, 2), kernel=(3, 3), stride=(2, 2), padding="same"),
     Layer("average_pool", (5, 5, 2), kernel=(3, 3), padding="same", slope=0.0),
     Layer("average_pool", (4, 7, 5), kernel=(4, 7), slope=0.1),
+    *(
+        Layer(kind, (8, 7, 2), 0 if kind.endswith("pool") else 4, (3, 2), (stride, stride), padding, slope=0.5)
+        for kind, stride, padding in product(WINDOWS, (1, 2, 3), PADDINGS)
+    ),
 ]
