@@ -10,6 +10,7 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Literal
 
 from boards import Board
+from codegen.code_size import code_bytes
 from codegen.graph import Graph, Layer
 from codegen.memory import buffers, fixed_buffers, place
 from codegen.names import c_names
@@ -18,7 +19,6 @@ from codegen.tiers import SubModel, Tier, channels, nested, sub_model
 from codegen.weights import size_of, weight_bytes
 
 WINDOW_BYTES, DENSE_BYTES = 22, 10  # sizeof(struct engine_window), sizeof(struct engine_dense): no target pads them
-CODE_BYTES = 96  # flash that one kernel call of the generated functions takes at most, measured on AVR
 WIRE_SHARE = 0.9  # of the line rate that a transfer reaches
 SHIFTS = 2  # bytes a layer at each width: its output's scale and its gradient's
 INPUT_BYTES = 256  # what each byte of a sample is worth in fixed point
@@ -228,8 +228,7 @@ def _plan(board: Board, graph: Graph, ordered: Sequence[Tier], tier: Tier, train
     for accumulates in may_accumulate:
         for keeps_origin in may_keep_origin:
             arrays = _arrays(board, graphs, accumulates, keeps_origin)
-            calls = 3 * len(own.graph.layers)  # forward, activation, backward
-            flash = board.training.framework_flash + CODE_BYTES * calls
+            flash = board.training.framework_flash + code_bytes(board.training.env, board.training.kernel, own.graph)
             flash += sum(array.bytes for array in arrays if array.section != "ram")
             parts = _ram_parts(board, own.graph, arrays)
             found = Plan(

@@ -132,10 +132,12 @@ def test_every_planned_array_is_a_symbol_of_its_size(image: Image) -> None:
     assert {name: symbols.get(name) for name in planned} == planned
 
 
-def test_planned_ram_is_what_the_linker_maps(image: Image) -> None:
+def test_planned_ram_and_flash_are_what_the_linker_maps(image: Image) -> None:
     sections = image.sections()
     ram = sum(sections.get(name, 0) for name in (".data", ".bss", ".noinit"))
     assert image.plan.ram - image.board.training.stack == pytest.approx(ram, rel=TOLERANCE)
+    flash = sections[".text"] + sections[".data"]
+    assert image.plan.flash == pytest.approx(flash, rel=TOLERANCE)
 
 
 @contextmanager

@@ -1,0 +1,50 @@
+"""The flash that kernels take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from boards import PROJECT_ROOT
+from codegen.code_size import CALL_BYTES, CALLS, MEASURED, code_bytes, kinds
+from codegen.graph import Graph
+from codegen.model_file import load_graph
+
+AVR = MEASURED["atmelavr", "f32"]
+
+
+def graph(trainable: tuple[str, ...] | None = None) -> Graph:
+    """Return the example's graph: three convolutions and a dense layer."""
+    return load_graph(PROJECT_ROOT / "examples" / "mnist" / "model.py", trainable, 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("trainable", "expected"),
+    [
+        (None, ["first conv2d", "conv2d", "conv2d", "dense"]),
+        (("conv3", "logits"), ["frozen first conv2d", "frozen conv2d", "conv2d", "dense"]),
+        (("logits",), ["frozen first conv2d", "frozen conv2d", "frozen conv2d", "dense"]),
+    ],
+)
+def test_a_kind_counts_once_and_each_further_layer_a_little(
+    trainable: tuple[str, ...] | None, expected: list[str]
+) -> None:
+    assert list(kinds(graph(trainable))) == expected
+    again = len(expected) - len(set(expected))
+    assert (
+        code_bytes("atmelavr", "f32", graph(trainable)) == sum(AVR.kinds[k] for k in set(expected)) + again * AVR.again
+    )
+
+
+def test_every_kind_is_measured() -> None:
+    windows = ("conv2d", "depthwise_conv2d")
+    for frozen in ("", "frozen "):
+        assert {f"{frozen}{kind}" for kind in ("dense", *windows, "max_pool", "average_pool")} <= set(AVR.kinds)
+        assert {f"{frozen}first {kind}" for kind in ("dense", *windows)} <= set(AVR.kinds)
+
+
+def test_where_nothing_was_measured_only_calls_count() -> None:
+    whole = graph()
+    assert code_bytes("nordicnrf52", "f32", whole) == CALLS * CALL_BYTES * 4
+    assert code_bytes("nordicnrf52", "f32", replace(whole, layers=whole.layers[:1])) == CALLS * CALL_BYTES
