@@ -60,7 +60,8 @@ struct fixed_target {
 
 /* Start the generator that rounds; the same seed gives the same bits. */
 void fixed_seed(uint32_t seed);
-extern uint32_t fixed_saturated; /* weights and logits that were held at the end of 16 bits since it was last cleared */
+/* Weights, logits and a dense layer's steps that were held at the end of 16 bits since it was last cleared. */
+extern uint32_t fixed_saturated;
 
 /* Forward: `out` is written and its exponent set. `shift` is the tensor's own memory of what its sums needed last time;
  * 0 to begin with. `filter` is room for the weights of two output channels: [2 * kernel_height * kernel_width * in_channels]. */

@@ -1,4 +1,19 @@
-/* What the fixed-point kernels share. Private to firmware/engine. */
+/* What the fixed-point kernels share. Private to firmware/engine.
+ *
+ * What makes two implementations agree to the bit, beside the arithmetic:
+ * - Order. Dense: one output, one input after the other. Convolutions take channels two at a time, depthwise ones one at
+ *   a time, and go through the pixels with them; of a sample, output row by output row. Pooling: as memory lies.
+ * - Backward, the biases take their step first. Dense: each output's `step` with its bias, then input by input. A
+ *   convolution: the pair's weights by channel, tap and output, then the pair's gradient, with the weights as they were.
+ *   Of a sample, all weights as they lie.
+ * - Where an element does not fit, what is halved is: forward, every output of a convolution, written or not; else the
+ *   elements before it. Backward: whole channels first, one after the other, then the pair's, each by itself.
+ * - Drawn is one number for each gradient that is rounded, but none behind a dead ReLU; for each element that is halved;
+ *   for each call of fixed_update_rows; for each call of fixed_rounded with a value that is not zero and an exponent of
+ *   -31 to 0. A dense layer's steps under exponents from 0 to 7 are whole and draw none.
+ * - Bits are lost by pieces of 256 products in a run. A run is a kernel row, or of a dense layer a group; backward an
+ *   output row, depthwise one output.
+ */
 #ifndef ENGINE_FIXED_INNER_H
 #define ENGINE_FIXED_INNER_H
 
