@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +36,11 @@ TARGETS = {
     "rv32imc": images.RV32IMC,
 }
 SETTLING = 4  # steps after which fixed point's scales are those of its data
+Results = Mapping[str, Mapping[str, Mapping[str, Any]]]  # what --json prints
+CHIP_COLUMNS = (
+    "target", "network", "in", "instructions", "cycles", "per MAC", "RAM", "less parameters", "of it stack", "flash",
+)  # fmt: skip
+HOST_COLUMNS = ("network", "ours", "TensorFlow", "times faster")
 MEMORY = ("ram_bytes", "ram_bytes_beyond_parameters", "stack_bytes", "flash_bytes")
 CONDITIONS = (
     "Forward, backward and update at batch 1, the update fused in, at the network's own width. f32: float32; fixed: "
@@ -127,7 +132,7 @@ def measure(jobs: list[Job], console: Console) -> dict[str, dict[str, Any]]:
     return results
 
 
-def _show(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+def _show(results: Results) -> None:
     from rich.console import Console
 
     console = Console()
@@ -139,39 +144,50 @@ def _show(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
             console.print(conditions + "\n", markup=False, highlight=False)
 
 
-def _chips(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+def _chips(results: Results) -> Table:
+    return _table("A training step on the chips", CHIP_COLUMNS, 3, chip_rows(results))
+
+
+def _host(results: Results) -> Table:
+    return _table("A training step on this machine", HOST_COLUMNS, 1, host_rows(results))
+
+
+def _table(title: str, columns: Sequence[str], words: int, rows: Sequence[Sequence[str]]) -> Table:
     from rich.table import Table
 
-    table = Table("target", "network", "in", title="A training step on the chips", title_justify="left")
-    for column in ("instructions", "cycles", "per MAC", "RAM", "less parameters", "of it stack", "flash"):
-        table.add_column(column, justify="right")
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < words else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def chip_rows(results: Results) -> list[list[str]]:
+    """Return the lines of the chips' table: CHIP_COLUMNS."""
+    rows = []
     for target, network, kernel, found in _rows(results):
         cycles = f"≈ {found['cycles_estimated']:,}" if target == "m4f" else _number(found, "cycles")
-        memory = (_number(found, key) for key in MEMORY)
         per_mac = str(found["cycles_per_mac" if target.startswith("atmega") else "instructions_per_mac"])
-        table.add_row(target, network, kernel, _number(found, "instructions"), cycles, per_mac, *memory)
-    return table
+        counts = [_number(found, "instructions"), cycles, per_mac]
+        rows.append([target, network, kernel, *counts, *(_number(found, key) for key in MEMORY)])
+    return rows
 
 
-def _host(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    from rich.table import Table
-
-    table = Table("network", title="A training step on this machine", title_justify="left")
-    for column in ("ours", "TensorFlow", "times faster"):
-        table.add_column(column, justify="right")
+def host_rows(results: Results) -> list[list[str]]:
+    """Return the lines of the host's table: HOST_COLUMNS."""
+    rows = []
     for network, found in results.get("host", {}).items():
         ours, theirs, ratio = found.values()
-        table.add_row(network, f"{ours:,}", f"{theirs:,}", str(ratio))
-    return table
+        rows.append([network, f"{ours:,}", f"{theirs:,}", str(ratio)])
+    return rows
 
 
 def _number(found: Mapping[str, Any], key: str) -> str:
     return f"{found[key]:,}" if key in found else ""
 
 
-def _rows(
-    results: Mapping[str, Mapping[str, Mapping[str, Any]]],
-) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+def _rows(results: Results) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
     for target, networks in results.items():
         for network, found in networks.items():
             if target in BOTH:

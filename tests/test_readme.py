@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from benchmarks.readme import BEGIN, END, fill, stored
 from boards import PROJECT_ROOT
 from coordinator.cli.plan import plan_rows, seconds
 from coordinator.federation import load
@@ -24,6 +25,19 @@ def test_table_of_boards_and_tiers_is_the_plan(row: dict[str, object]) -> None:
 def test_table_of_boards_and_tiers_has_no_other_rows() -> None:
     table = README.split("| board | tier |")[1].split("\n\n")[0]
     assert len(table.splitlines()) - 2 == len(CHOSEN)
+
+
+def test_tables_of_the_engine_are_the_stored_measurement() -> None:
+    assert fill(README, stored()) == README
+    changed = stored()
+    changed["m4f"]["784-32-10"]["instructions"] += 1  # type: ignore[index]
+    assert fill(README, changed) != README
+
+
+@pytest.mark.parametrize("page", ["", BEGIN, f"{END}\n{BEGIN}"])
+def test_a_page_without_a_place_for_the_tables_is_refused(page: str) -> None:
+    with pytest.raises(ValueError, match="no place for the tables"):
+        fill(page, stored())
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
