@@ -111,7 +111,7 @@ def _fixed_scratch(graph: Graph, index: int) -> Iterator[Buffer]:
         if index == 0:
             yield Buffer(index, "line", line, index, index, align=1)
     if layer.kind != "dense" and index > graph.first_trainable:
-        back = FILTERS * layer.out_shape[2] if layer.kind == "conv2d" else 1
+        back = FILTERS * layer.out_shape[2] if layer.kind == "conv2d" else layer.out_shape[2] // channels
         yield Buffer(index, "filter_back", 2 * taps * back, backward, backward, align=2)
     if not layer.trainable:
         return
