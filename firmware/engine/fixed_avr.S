@@ -125,8 +125,9 @@
     adc r31, r15
 .endm
 
-/* One weight's step, for fixed_update_rows. */
-.macro step_weight
+/* One weight's step, for fixed_update_rows; `hold` leads to where it is held within 16 bits, from where it is to go on
+ * behind `kept`. */
+.macro step_weight hold, kept
     ld r18, X+
     mulsu r22, r18
     sbc r20, r20
@@ -141,9 +142,9 @@
     ldd r19, Z + 1
     adc r18, r29
     adc r19, r20
-    brvc 8f
-    rcall hold
-8:  st Z+, r18
+    brvs \hold
+\kept:
+    st Z+, r18
     st Z+, r19
 .endm
 
@@ -345,8 +346,8 @@ fixed_update_rows:
 5:  movw r26, r10
     movw r24, r12
     brts 3f
-2:  step_weight             /* 27.5 cycles a weight */
-3:  step_weight
+2:  step_weight first_held, first_kept   /* 26.5 cycles a weight */
+3:  step_weight second_held, second_kept
     dec r24
     brne 2b
     dec r25
@@ -364,6 +365,12 @@ fixed_update_rows:
 9:
     restore 6, 29
     ret
+first_held:
+    rcall hold
+    rjmp first_kept
+second_held:
+    rcall hold
+    rjmp second_kept
 hold:
     ldi r18, 0xff           /* beyond 16 bits, on the side that the step's sign says */
     ldi r19, 0x7f
@@ -402,9 +409,11 @@ fixed_stochastic:
     mov r20, r26
 1:  ldi r21, 16
     sub r21, r20            /* r21: 16 - n */
-    brcs 6f
-    breq 5f
-    cpi r21, 8
+    brcc 2f
+    rjmp 6f
+2:  brne 2f
+    rjmp 5f
+2:  cpi r21, 8
     brsh 3f
     mov r26, r25            /* n from 9 to 15: x up by 16 - n, into r26 */
     lsl r26
@@ -427,12 +436,35 @@ fixed_stochastic:
     lsl r25
     sbc r25, r25
     ret
-3:  subi r21, 8             /* n up to 8: r19's upper n bits */
-    breq 8f
-7:  lsr r19
+3:  cpi r20, 5
+    brlo 7f
+    mov r26, r25            /* n from 5 to 8: x up by 8 - n, into r26; of the random part the upper byte counts */
+    lsl r26
+    sbc r26, r26
+    subi r21, 8
+    breq 9f
+8:  lsl r22
+    rol r23
+    rol r24
+    rol r25
+    rol r26
     dec r21
-    brne 7b
-8:  add r22, r19
+    brne 8b
+9:  add r22, r19
+    adc r23, r1
+    adc r24, r1
+    adc r25, r1
+    adc r26, r1
+    mov r22, r23            /* and down by 8 */
+    mov r23, r24
+    mov r24, r25
+    mov r25, r26
+    ret
+7:  subi r21, 8             /* n up to 4: r19's upper n bits, and x down bit by bit */
+8:  lsr r19
+    dec r21
+    brne 8b
+    add r22, r19
     adc r23, r1
     adc r24, r1
     adc r25, r1

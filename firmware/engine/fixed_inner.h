@@ -155,14 +155,14 @@ struct fixed_scale {
 /* Whether the integer fits; otherwise the caller halves what is written, and asks again with a shift one larger. */
 static ENGINE_INLINE bool fixed_fits(struct fixed_scale *scale, int32_t value)
 {
-    const int32_t magnitude = value < 0 ? -value : value;
-    if (magnitude > FIXED_MAX) {
+    if ((uint32_t)value + FIXED_MAX > 2 * FIXED_MAX) {
         scale->shift++;
         scale->peak >>= 1;
         return false;
     }
+    const uint8_t magnitude = (uint8_t)(value < 0 ? -(int8_t)value : (int8_t)value);
     if (magnitude > scale->peak) {
-        scale->peak = (uint8_t)magnitude;
+        scale->peak = magnitude;
     }
     return true;
 }
