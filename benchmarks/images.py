@@ -74,7 +74,7 @@ RV32IMC = Target(
     "esp32-c3-devkitm-1",
     (TARGETS / "freestanding" / "string.c",),
 )
-AVR = ("-Os", "-DENGINE_SAMPLES_IN_FLASH")
+AVR = ("-Os", "-flto", "-DENGINE_SAMPLES_IN_FLASH")  # as boards/platforms/atmelavr compiles the real images
 ATMEGA2560 = Target("ATmega2560", "avr-", (*AVR, "-mmcu=atmega2560"), "megaatmega2560", mcu="atmega2560")
 ATMEGA328P = Target("ATmega328P", "avr-", (*AVR, "-mmcu=atmega328p"), "uno", mcu="atmega328p")
 

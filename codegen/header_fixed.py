@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 INT16 = ("filter", "filter_back", "step", "logits")
-VALUES = ("out", "input", "input_back")
+VALUES = ("out", "input")
 BYTES = ("line", "line_back")
 LINEAR = 65535  # FIXED_LINEAR in firmware/engine/fixed.h
 
@@ -132,8 +132,7 @@ class FixedWriter(Writer):
         """Run the layer whose input needs no gradient."""
         layer = self.graph.layers[index]
         if index == 0 and layer.kind == "dense":
-            reads = self.thing("input_back", index)
-            yield f"fixed_values_of({reads}, &input, MODEL_FEATURES);"
+            reads = self.thing("input", index)
         suffix = "_sample" if index == 0 and layer.kind != "dense" else "_weights"
         arguments = [reads, "&weights", *self._scratch("step", "sum", "line_back", index=index)]
         yield f"{kernel}{suffix}({', '.join(arguments)}, {tail});"

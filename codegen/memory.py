@@ -11,7 +11,7 @@ from codegen.graph import Graph, Layer
 
 Role = Literal[
     "out", "argmax", "gradient",
-    "filter", "line", "input", "logits", "sum", "step", "filter_back", "line_back", "input_back",  # in fixed point
+    "filter", "line", "input", "logits", "sum", "step", "filter_back", "line_back",  # in fixed point
 ]  # fmt: skip
 
 
@@ -104,7 +104,8 @@ def _fixed_scratch(graph: Graph, index: int) -> Iterator[Buffer]:
     taps, line = math.prod(layer.kernel), layer.kernel[0] * width * channels
     if layer.kind == "dense":
         if index == 0:
-            yield Buffer(index, "input", 1 + graph.features, index, index, align=1)
+            last = backward if layer.trainable else index
+            yield Buffer(index, "input", 1 + graph.features, index, last, align=1)
     else:
         forward = FILTERS * channels if layer.kind == "conv2d" else 1
         yield Buffer(index, "filter", 2 * taps * forward, index, index, align=2)
@@ -117,8 +118,6 @@ def _fixed_scratch(graph: Graph, index: int) -> Iterator[Buffer]:
         return
     if layer.kind == "dense":
         yield Buffer(index, "step", 2 * layer.out_shape[2], backward, backward, align=2)
-        if index == 0:
-            yield Buffer(index, "input_back", 1 + graph.features, backward, backward, align=1)
     elif index == 0:
         yield Buffer(index, "sum", 4 * next(layer.tensors()).size, backward, backward)
         yield Buffer(index, "line_back", line, backward, backward, align=1)

@@ -17,7 +17,7 @@
 #define LABEL(at) step_labels[at]
 #endif
 
-__attribute__((noinline)) void step_run(uint8_t at);
+__attribute__((noinline, used)) void step_run(uint8_t at);
 
 static float backprop(uint8_t at, float scale)
 {

@@ -85,6 +85,18 @@ int32_t fixed_start(const int16_t *bias, uint16_t channel, int16_t exponent)
     return (int32_t)(value << (exponent & 7));
 }
 
+int8_t fixed_read(int8_t *to, const struct fixed_input *in, size_t from, size_t count)
+{
+    const uint8_t *byte = in->bytes + from;
+    const int8_t *const table = in->table, *const end = to + count;
+    int8_t any = 0;
+    for (; to != end; to++, byte++) {
+        *to = (int8_t)ENGINE_FLASH_U8(table[ENGINE_SAMPLE_READ(byte, 0)]);
+        any |= *to;
+    }
+    return any;
+}
+
 void fixed_halve(int8_t *at, uint16_t stride, uint32_t count)
 {
     for (; count > 0; count--, at += stride) {

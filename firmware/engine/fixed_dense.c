@@ -137,7 +137,5 @@ void fixed_logits(int16_t *logits, const struct fixed_values *out, uint16_t clas
 void fixed_values_of(struct fixed_values *out, const struct fixed_input *in, uint16_t count)
 {
     out->exponent = in->exponent;
-    for (uint16_t i = 0; i < count; i++) {
-        out->at[i] = fixed_input_value(in, in->bytes + i);
-    }
+    (void)fixed_read(out->at, in, 0, count);
 }

@@ -58,11 +58,8 @@ static ENGINE_INLINE int32_t fixed_activated(int32_t sum, uint16_t slope)
     return sum < 0 ? fixed_sloped(sum, slope) : sum;
 }
 
-/* A byte of a sample as an 8-bit value. */
-static ENGINE_INLINE int8_t fixed_input_value(const struct fixed_input *in, const uint8_t *byte)
-{
-    return (int8_t)ENGINE_FLASH_U8(in->table[ENGINE_SAMPLE_READ(byte, 0)]);
-}
+/* `count` bytes of a sample, `from` on, as 8-bit values; returns all their bits together, 0 if all are zero. */
+int8_t fixed_read(int8_t *to, const struct fixed_input *in, size_t from, size_t count);
 
 /* Sum of x[i] * w[i] over at most 256 elements. */
 int32_t fixed_dot(const int8_t *x, const int16_t *w, uint16_t count);

@@ -5,13 +5,8 @@ bool fixed_line(int8_t *line, const struct fixed_input *in, struct engine_span r
                 const struct engine_window *s)
 {
     const size_t in_row = (size_t)s->in_width * s->in_channels;
-    const uint8_t *bytes = in->bytes + (uint16_t)(y * s->stride_height + rows.first - s->pad_top) * in_row;
-    int8_t any = 0;
-    for (size_t left = rows.count * in_row; left > 0; left--, bytes++, line++) {
-        *line = fixed_input_value(in, bytes);
-        any |= *line;
-    }
-    return any != 0;
+    const uint16_t in_y = (uint16_t)(y * s->stride_height + rows.first - s->pad_top);
+    return fixed_read(line, in, in_y * in_row, rows.count * in_row) != 0;
 }
 
 void fixed_bias_step(const struct fixed_weights *weights, const struct fixed_values *out_gradient,
