@@ -1,7 +1,8 @@
 """Measure how much flash each kind of layer takes on AVR: whole images, as PlatformIO builds them for the Mega.
 
-`python -m benchmarks.code_size [--kernel fixed]` prints what codegen/code_size.py holds, and framework_flash. The
-numbers are those that come closest to all images at once: link-time optimisation makes no two of them alike.
+`python -m benchmarks.code_size [--kernel fixed]` prints each image with the deviation of its plan, then what
+codegen/code_size.py holds. The numbers are those that come closest to all images at once: link-time optimisation makes
+no two of them alike.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CLASSES = 4
 LETTERS: dict[str, Kind] = {
     "d": "dense", "c": "conv2d", "w": "depthwise_conv2d", "m": "max_pool", "a": "average_pool",
 }  # fmt: skip
-TRAINED = ("d", "dd", "ddd", "cd", "ccd", "cccd", "cdd", "wd", "cwd", "cmd", "cad", "ccmd", "ccwd")
+TRAINED = ("d", "dd", "ddd", "cd", "ccd", "cccd", "cdd", "wd", "cwd", "cmd", "cad", "ccmd", "ccwd", "cddd", "ccdd")
 FROZEN = ("Dd", "DDd", "Cd", "CCd", "CCCd", "CDd", "Wd", "CWd", "CMd", "CAd")  # capitals: frozen, or below
 
 
@@ -104,7 +105,8 @@ def fit(measured: list[tuple[Graph, int]]) -> dict[str, int]:
     flash = np.array([flash for _, flash in measured], np.float64)
     matrix = np.array(rows, np.float64) / flash[:, None]
     found = np.linalg.lstsq(matrix, np.ones(len(flash)), rcond=None)[0]
-    print(f"largest deviation: {abs(matrix @ found - 1).max():.1%}")
+    for (graph, size), ratio in zip(measured, (matrix @ found).tolist(), strict=True):
+        print(f"{graph.name:6} {size:6} {ratio - 1:+.1%}")
     return {name: round(value) for name, value in zip(names, found.tolist(), strict=True)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -22,9 +23,9 @@ def graph(trainable: tuple[str, ...] | None = None) -> Graph:
 @pytest.mark.parametrize(
     ("trainable", "expected"),
     [
-        (None, ["first conv2d", "conv2d", "conv2d", "dense"]),
-        (("conv3", "logits"), ["frozen first conv2d", "frozen conv2d", "conv2d", "dense"]),
-        (("logits",), ["frozen first conv2d", "frozen conv2d", "frozen conv2d", "dense"]),
+        (None, ["first conv2d", "conv2d", "conv2d", "last dense"]),
+        (("conv3", "logits"), ["frozen first conv2d", "frozen conv2d", "conv2d", "last dense"]),
+        (("logits",), ["frozen first conv2d", "frozen conv2d", "frozen conv2d", "last dense"]),
     ],
 )
 def test_a_kind_counts_once_and_each_further_layer_a_little(
@@ -39,9 +40,10 @@ def test_a_kind_counts_once_and_each_further_layer_a_little(
 
 def test_every_kind_is_measured() -> None:
     windows = ("conv2d", "depthwise_conv2d")
-    for frozen in ("", "frozen "):
-        assert {f"{frozen}{kind}" for kind in ("dense", *windows, "max_pool", "average_pool")} <= set(AVR.kinds)
-        assert {f"{frozen}first {kind}" for kind in ("dense", *windows)} <= set(AVR.kinds)
+    for measured, frozen in product((AVR, MEASURED["atmelavr", "fixed"]), ("", "frozen ")):
+        assert {f"{frozen}{kind}" for kind in ("dense", *windows, "max_pool", "average_pool")} <= set(measured.kinds)
+        assert {f"{frozen}first {kind}" for kind in ("dense", *windows)} <= set(measured.kinds)
+        assert "last dense" in measured.kinds
 
 
 def test_where_nothing_was_measured_only_calls_count() -> None:

@@ -21,7 +21,7 @@ from boards import PROJECT_ROOT, Board, seed
 from codegen.planner import Plan, best
 from codegen.prebuild import firmware_hash
 from codegen.protocol import Encoding, Setup, State, Status, StatusRequest, Train, TransferKind
-from codegen.weights import pack
+from codegen.weights import pack, unpack
 from coordinator import federation
 from coordinator.data import load_dataset, write_shard
 from coordinator.emulators import Measured, atmega_command, build_atmega, read_measured
@@ -194,7 +194,9 @@ def test_a_round_on_the_chip_is_the_twins_to_the_bit(
     expected, _ = hold_round([str(twin), "--shard", str(image.shard), "--uid", UID], image)
     emulator = build_atmega(tmp_path_factory.getbasetemp() / "emulators")
     actual, said = hold_round(atmega_command(emulator, image.elf, image.board, UID), image)
-    before, after = (np.frombuffer(blob, "<f4") for blob in (image.weights, expected))
+    before, after = (
+        np.concatenate([tensor.ravel() for tensor in unpack(image.plan, blob)]) for blob in (image.weights, expected)
+    )
     assert np.isfinite(after).all() and (before != after).mean() > 0.5
     assert actual == expected
     check_measured(read_measured(said[-1]), image)
