@@ -12,7 +12,6 @@ training_logit training_adjustment[MODEL_CLASSES];
 
 static struct {
     const struct message_setup *setup;
-    uint32_t count;    /* samples of an epoch */
     uint32_t position; /* in this epoch */
     uint32_t done;
     uint32_t sample;
@@ -46,7 +45,6 @@ void training_begin(const struct message_setup *setup)
 {
     memset(&training, 0, sizeof training);
     training.setup = setup;
-    training.count = port_sample_count();
 #if MODEL_ACCUMULATES
     memset(model_gradients, 0, sizeof model_gradients);
 #endif
@@ -99,7 +97,7 @@ enum training_result training_step(void)
 {
     const struct message_setup *setup = training.setup;
     uint16_t label = 0;
-    training.sample = training_order(setup->seed, training.epoch, training.position, training.count);
+    training.sample = training_order(setup->seed, training.epoch, training.position, port_sample_count());
     const uint8_t *bytes = port_sample(training.sample, &label);
     float loss = 0.0f;
     if (!backprop(bytes, label, &loss)) {
@@ -109,7 +107,7 @@ enum training_result training_step(void)
     training.done++;
     /* A running mean, not a sum: it stays exact enough however long the epoch is. */
     training.loss += (loss - training.loss) / (float)training.position;
-    const bool epoch_ends = training.position == training.count;
+    const bool epoch_ends = training.position == port_sample_count();
 #if MODEL_ACCUMULATES
     step(epoch_ends);
 #endif

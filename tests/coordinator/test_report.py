@@ -13,7 +13,7 @@ import pytest
 
 from coordinator.cli import main
 from coordinator.errors import RunFileError
-from coordinator.events import Event, NodeTraffic, PlanNoted
+from coordinator.events import Event, NodeAnswered, NodeTraffic, PlanNoted
 from coordinator.journal import Journal
 from coordinator.live import notice
 from coordinator.plot import BOTTOM, HEIGHT, LABEL_GAP, LEFT, RIGHT, TOP, WIDTH, line_plot
@@ -98,6 +98,23 @@ def test_what_the_plan_noted_is_said_once_however_often_the_run_began(tmp_path: 
     with Journal(_run(tmp_path / "run", [RUN[0], noted, RUN[0], noted]), resume=True) as journal:
         assert warnings(journal.lines) == [f"A{noted.text[1:]}."]
     assert notice(noted) == noted.text
+
+
+def test_what_was_held_at_its_limit_is_said_in_the_log_and_on_the_page(tmp_path: Path) -> None:
+    answers = [NodeAnswered("small", number, 300, 0.9, 2.0, held) for number, held in ((1, 0), (2, 1234))]
+    with Journal(_run(tmp_path / "run", [RUN[0], *answers]), resume=True) as journal:
+        (found,) = warnings(journal.lines)
+    assert found == "small: a weight or logit was held at its limit 1,234 times in round 2."
+    assert [notice(answer) for answer in answers] == [None, f"{found[:-1]}; a smaller learning_rate may help"]
+
+
+def test_a_journal_from_before_fixed_point_is_read(tmp_path: Path) -> None:
+    folder = _run(tmp_path / "run", RUN)
+    path = folder / "journal.jsonl"
+    path.write_text(path.read_text().replace(',"saturated":0', ""))
+    with Journal(folder, resume=True) as journal:
+        assert all("saturated" not in line for line in journal.lines)
+        assert not any("held at its limit" in found for found in warnings(journal.lines))
 
 
 @pytest.mark.parametrize("content", [None, "", "{}\n", "not JSON\n"])

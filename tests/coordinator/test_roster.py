@@ -73,6 +73,8 @@ def test_one_id_on_two_ports_is_refused() -> None:
     ("changes", "sentence"),
     [
         ({"board": "esp32-c3-devkitm-1"}, "is built for esp32-c3-devkitm-1, the federation file says esp32dev"),
+        ({"kernel": 1}, "its firmware trains in fixed, this federation's plan for esp32dev in f32"),
+        ({"kernel": 9}, "its firmware trains in 9, this federation's plan for esp32dev in f32"),
         ({"model": 0xBAD}, f"holds model 00000bad (tier expanded, 131 parameters), this federation's is "
          f"{plan('expanded').model_hash:08x} (tier expanded, 131)"),
         ({"parameters": 7}, "(tier expanded, 7 parameters)"),

@@ -13,6 +13,7 @@ import boards
 from codegen.graph import Graph, Layer
 from codegen.planner import Plan, Training, best
 from codegen.tiers import Select, tiers_from
+from codegen.weights import unpack
 from coordinator import rounds
 from coordinator.aggregation import Weights
 from coordinator.events import Event, NodeAnswered, NodeFailed, RoundAggregated, RoundStarted
@@ -28,9 +29,11 @@ SETTINGS = Settings(
 
 
 @cache
-def plan(tier: str) -> Plan:
+def plan(tier: str, kernel: str = "f32") -> Plan:
     widths = tiers_from({"expanded": 1.0, "base": 0.5})
-    return best(boards.load("esp32dev"), GRAPH, [each for each in widths if each.name == tier], Training())
+    board = boards.load("esp32dev")
+    board = replace(board, training=replace(board.training, kernel=kernel))
+    return best(board, GRAPH, [each for each in widths if each.name == tier], Training())
 
 
 def weights() -> Weights:
@@ -45,13 +48,14 @@ class Local:
     name: str
     tier: str = "expanded"
     delay: float = 0.0
+    kernel: str = "f32"
     label_counts: tuple[int, ...] = (4, 3, 3)
     change: Callable[[Update], Update] = lambda update: update
     orders: list[Order] = field(default_factory=list)
 
     @property
     def plan(self) -> Plan:
-        return plan(self.tier)
+        return plan(self.tier, self.kernel)
 
     async def train(self, order: Order) -> Update:
         self.orders.append(order)
@@ -103,6 +107,30 @@ def test_what_a_node_is_told() -> None:
     assert wide.orders[0].seed != order.seed
     digest = hashlib.blake2s(b"tierfed/7/narrow/3", digest_size=4).digest()
     assert order.seed == int.from_bytes(digest, "little")
+
+
+def test_every_node_is_sent_its_own_arithmetic() -> None:
+    nodes = [Local("a"), Local("b", kernel="fixed"), Local("c", "base", kernel="fixed")]
+    outcome, _ = play(nodes)
+    assert outcome.answered == ("a", "b", "c")
+    for node in nodes[1:]:
+        sent = unpack(node.plan, node.orders[0].weights)
+        for value, wanted in zip(sent, node.plan.sub_model.cut(weights()), strict=True):
+            np.testing.assert_allclose(value, wanted, atol=2**-12)
+    assert len(nodes[1].orders[0].weights) == 4 + 2 * nodes[1].plan.sub_model.graph.parameters
+
+
+def test_weights_that_fixed_point_cannot_hold_cost_the_node_its_round() -> None:
+    cuts = rounds.RoundCuts(1, GRAPH, [tensor * 1e20 for tensor in weights()], "prefix")
+    assert cuts.of(plan("expanded"))[1]
+    with pytest.raises(NodeUnavailable, match="too large for fixed point; lower the learning rate"):
+        cuts.of(plan("expanded", "fixed"))
+
+
+def test_what_a_node_held_at_its_limit_is_told() -> None:
+    _, events = play([Local("a", change=lambda update: replace(update, saturated=7)), Local("b")])
+    held = {event.node: event.saturated for event in events if isinstance(event, NodeAnswered)}
+    assert held == {"a": 7, "b": 0}
 
 
 def test_adjustment_can_be_switched_off() -> None:
