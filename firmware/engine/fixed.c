@@ -12,13 +12,6 @@ void fixed_seed(uint32_t seed)
     }
 }
 
-int32_t fixed_sloped(int32_t x, uint16_t slope)
-{
-    const int16_t high = (int16_t)(x >> 16);
-    const uint16_t low = (uint16_t)x;
-    return slope == FIXED_LINEAR ? x : (int32_t)high * slope + (int32_t)((uint32_t)low * slope >> 16);
-}
-
 int16_t fixed_rounded(int32_t value, int16_t exponent)
 {
     if (value == 0 || exponent < -31) { /* beyond: below 2^-1 whatever the value, and never seen */
@@ -126,6 +119,13 @@ int32_t fixed_stochastic(int32_t x, uint8_t n)
         return ((x >> (n - 16)) + (int32_t)random) >> 16;
     }
     return (x + (int32_t)(random >> (16 - n))) >> n;
+}
+
+int32_t fixed_sloped(int32_t x, uint16_t slope)
+{
+    const int16_t high = (int16_t)(x >> 16);
+    const uint16_t low = (uint16_t)x;
+    return slope == FIXED_LINEAR ? x : (int32_t)high * slope + (int32_t)((uint32_t)low * slope >> 16);
 }
 
 int32_t fixed_dot(const int8_t *x, const int16_t *w, uint16_t count)

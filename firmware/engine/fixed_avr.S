@@ -355,14 +355,13 @@ fixed_update_rows:
     rjmp 2b
 4:  add r30, r14
     adc r31, r15
-    clr r1
     dec r16
     breq 9f
     rjmp 1b
 9:  dec r17
     breq 9f
     rjmp 1b
-9:
+9:  clr r1
     restore 6, 29
     ret
 first_held:
@@ -415,7 +414,33 @@ fixed_stochastic:
     rjmp 5f
 2:  cpi r21, 8
     brsh 3f
-    mov r26, r25            /* n from 9 to 15: x up by 16 - n, into r26 */
+    subi r20, 8
+    cpi r20, 4
+    brsh 4f
+    clr r21                 /* n from 9 to 11: the random part's upper n bits, r21:r19 */
+    mov r26, r20
+2:  lsl r18
+    rol r19
+    rol r21
+    dec r26
+    brne 2b
+    add r22, r19
+    adc r23, r21
+    adc r24, r1
+    adc r25, r1
+2:  asr r25                 /* x down by n - 8 */
+    ror r24
+    ror r23
+    ror r22
+    dec r20
+    brne 2b
+    mov r22, r23            /* and by 8 */
+    mov r23, r24
+    mov r24, r25
+    lsl r25
+    sbc r25, r25
+    ret
+4:  mov r26, r25            /* n from 12 to 15: x up by 16 - n, into r26 */
     lsl r26
     sbc r26, r26
 2:  lsl r22
@@ -493,5 +518,53 @@ fixed_stochastic:
     mov r24, r25
     ret
     .size fixed_nearest, .-fixed_nearest
+
+/* int32_t fixed_sloped(int32_t x r25:r22, uint16_t slope r21:r20)
+ * upper half of x: r19:r18, lower: r23:r22; upper half times slope: r27:r26:r31:r30 */
+    .section .text.fixed_sloped, "ax", @progbits
+    .global fixed_sloped
+    .type fixed_sloped, @function
+fixed_sloped:
+    ldi r18, 0xff
+    cp r20, r18
+    cpc r21, r18
+    breq 9f                 /* FIXED_LINEAR */
+    movw r18, r24
+    mul r18, r20
+    movw r30, r0
+    mulsu r19, r21
+    movw r26, r0
+    mul r18, r21
+    clr r18
+    add r31, r0
+    adc r26, r1
+    adc r27, r18
+    mulsu r19, r20
+    sbc r18, r18
+    add r31, r0
+    adc r26, r1
+    adc r27, r18
+    clr r18                 /* and r25:r24:r19, what the lower half makes of it, less its last byte */
+    mul r22, r20
+    mov r19, r1
+    mul r23, r21
+    movw r24, r0
+    mul r22, r21
+    add r19, r0
+    adc r24, r1
+    adc r25, r18
+    mul r23, r20
+    add r19, r0
+    adc r24, r1
+    adc r25, r18
+    add r30, r24
+    adc r31, r25
+    adc r26, r18
+    adc r27, r18
+    movw r22, r30
+    movw r24, r26
+    clr r1
+9:  ret
+    .size fixed_sloped, .-fixed_sloped
 
 #endif
