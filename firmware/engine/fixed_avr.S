@@ -519,7 +519,6 @@ fixed_stochastic:
     ret
     .size fixed_nearest, .-fixed_nearest
 
-<<<<<<< Updated upstream
 /* int32_t fixed_sloped(int32_t x r25:r22, uint16_t slope r21:r20)
  * upper half of x: r19:r18, lower: r23:r22; upper half times slope: r27:r26:r31:r30 */
     .section .text.fixed_sloped, "ax", @progbits
@@ -568,8 +567,6 @@ fixed_sloped:
 9:  ret
     .size fixed_sloped, .-fixed_sloped
 
-=======
 #elif defined(__ELF__) /* without this note a linker takes the program to want an executable stack */
     .section .note.GNU-stack, "", %progbits
->>>>>>> Stashed changes
 #endif
