@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,9 +83,9 @@ ATMEGA328P = Target("ATmega328P", "avr-", (*AVR, "-mmcu=atmega328p"), "uno", mcu
 def build(workload: Workload, target: Target, folder: Path) -> Image:
     """Compile and link the workload in `folder`. Raises ToolError."""
     path = folder / "step.elf"
-    _write(workload, folder)
+    _write(workload.files, folder)
     libraries = ("-lgcc",) if "-nostdlib" in target.flags else ()
-    sources = (*_sources(), *target.sources)
+    sources = (*_engine(), TARGETS / "step.c", *target.sources)
     _tool(target, "gcc", *_flags(folder), *SECTIONS, *target.flags, *map(str, sources), *libraries, "-o", str(path))
     symbols, sizes = {}, {}
     for line in _tool(target, "nm", "-S", str(path)).splitlines():
@@ -101,21 +102,26 @@ def build(workload: Workload, target: Target, folder: Path) -> Image:
 
 def build_library(workload: Workload, folder: Path) -> Path:
     """Compile the workload for this machine as the native twin is compiled. Raises ToolError."""
-    path = folder / "step.so"
-    _write(workload, folder)
+    return compile_library(workload.files, [TARGETS / "step.c"], folder)
+
+
+def compile_library(files: Mapping[str, str], sources: Sequence[Path], folder: Path) -> Path:
+    """Compile the engine, generated `files` and `sources` for this machine, in `folder`. Raises ToolError."""
+    path = folder / "library.so"
+    _write(files, folder)
     host = Target("host", "", ("-O2", "-shared", "-fPIC"), "")
-    _tool(host, "gcc", *_flags(folder), *host.flags, *map(str, _sources()), "-o", str(path))
+    _tool(host, "gcc", *_flags(folder), *host.flags, *map(str, (*_engine(), *sources)), "-o", str(path))
     return path
 
 
-def _write(workload: Workload, folder: Path) -> None:
+def _write(files: Mapping[str, str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in workload.files.items():
+    for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _sources() -> list[Path]:
-    return [*sorted((FIRMWARE / "engine").glob("*.[cS]")), TARGETS / "step.c"]
+def _engine() -> list[Path]:
+    return sorted((FIRMWARE / "engine").glob("*.[cS]"))
 
 
 def _flags(folder: Path) -> tuple[str, ...]:
