@@ -14,12 +14,17 @@ LIBRARY = "libsimavr-dev"
 
 def run(image: Image, workload: Workload, steps: Sequence[int], folder: Path) -> Run:
     """Take a step with each of the examples that `steps` names and count the last. Raises ToolError."""
+    return call(image, workload.packed, steps, folder)
+
+
+def call(image: Image, memory: bytes, arguments: Sequence[int], folder: Path) -> Run:
+    """Put `memory` into model_weights, call step_run with each of `arguments`, count the last. Raises ToolError."""
     program = folder / "simavr-steps"
     if not program.exists():
         _build(program)
     addresses = (image.symbols[name] for name in ("step_run", "_end", "model_weights"))
-    command = [str(program), str(image.path), image.target.mcu, *map(str, addresses), str(len(workload.packed))]
-    done = subprocess.run(command, input=workload.packed + bytes(steps), capture_output=True, check=False)
+    command = [str(program), str(image.path), image.target.mcu, *map(str, addresses), str(len(memory))]
+    done = subprocess.run(command, input=memory + bytes(arguments), capture_output=True, check=False)
     if done.returncode != 0:
         raise ToolError(f"simavr failed: {done.stderr.decode(errors='replace').strip()}")
     line, _, weights = done.stdout.partition(b"\n")

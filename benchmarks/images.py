@@ -82,10 +82,14 @@ ATMEGA328P = Target("ATmega328P", "avr-", (*AVR, "-mmcu=atmega328p"), "uno", mcu
 
 def build(workload: Workload, target: Target, folder: Path) -> Image:
     """Compile and link the workload in `folder`. Raises ToolError."""
-    path = folder / "step.elf"
     _write(workload.files, folder)
+    return link((*_engine(), TARGETS / "step.c", *target.sources), target, folder)
+
+
+def link(sources: Sequence[Path], target: Target, folder: Path) -> Image:
+    """Compile and link a program in `folder`. Raises ToolError."""
+    path = folder / "step.elf"
     libraries = ("-lgcc",) if "-nostdlib" in target.flags else ()
-    sources = (*_engine(), TARGETS / "step.c", *target.sources)
     _tool(target, "gcc", *_flags(folder), *SECTIONS, *target.flags, *map(str, sources), *libraries, "-o", str(path))
     symbols, sizes = {}, {}
     for line in _tool(target, "nm", "-S", str(path)).splitlines():
