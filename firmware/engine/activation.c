@@ -16,6 +16,12 @@ void engine_activate(float *x, uint16_t count, float slope)
 
 void engine_update(float *weight, float *gradient, uint32_t count, float step, float momentum)
 {
+#if ENGINE_FLOAT_AVR
+    engine_avr_axpy(weight, gradient, (uint16_t)count, -step);
+    for (uint16_t i = 0; i < count; i++) {
+        gradient[i] = engine_is_zero(momentum) ? 0.0f : momentum * gradient[i];
+    }
+#else
     for (; count >= 4; count -= 4, weight += 4, gradient += 4) {
         float stepped[4], kept[4];
         ENGINE_UNROLL
@@ -33,4 +39,5 @@ void engine_update(float *weight, float *gradient, uint32_t count, float step, f
         weight[i] -= step * gradient[i];
         gradient[i] = momentum == 0.0f ? 0.0f : momentum * gradient[i];
     }
+#endif
 }

@@ -5,11 +5,11 @@ static ENGINE_INLINE struct engine_patch conv2d_patch(const struct engine_window
                                                       uint16_t out_y, uint16_t out_x)
 {
     const struct engine_span columns = engine_tap_columns(s, out_x);
-    const uint32_t tap = (uint32_t)s->weight_in * s->weight_out;
+    const engine_offset tap = (engine_offset)s->weight_in * s->weight_out;
     return engine_joined((struct engine_patch){
         .in = engine_in_offset(s, out_y, out_x, rows.first, columns.first),
-        .in_row = (uint32_t)s->in_width * s->in_channels,
-        .weight = ((uint32_t)rows.first * s->kernel_width + columns.first) * tap,
+        .in_row = (engine_offset)s->in_width * s->in_channels,
+        .weight = ((engine_offset)rows.first * s->kernel_width + columns.first) * tap,
         .weight_row = s->kernel_width * tap,
         .weight_column = tap,
         .rows = rows.count,
@@ -61,7 +61,7 @@ void engine_conv2d_forward_sample_frozen(float *out, const struct engine_sample 
 static ENGINE_INLINE void conv2d_weights(struct engine_source in, float *weight_gradient, float *bias_gradient,
                                          const float *out_gradient, float scale, const struct engine_window *shape)
 {
-    engine_bias_gradient(bias_gradient, out_gradient, scale, (uint32_t)shape->out_height * shape->out_width,
+    engine_bias_gradient(bias_gradient, out_gradient, scale, (engine_offset)shape->out_height * shape->out_width,
                          shape->out_channels);
     for (uint16_t y = 0; y < shape->out_height; y++) {
         const struct engine_span rows = engine_tap_rows(shape, y);
@@ -88,8 +88,8 @@ void engine_conv2d_backward_sample(const struct engine_sample *in, float *weight
 /* The outputs that one input pixel fed, and the weights between them. Seen from the input, the next output to the
  * right or below is reached through a kernel tap one stride before. */
 struct fan {
-    uint32_t out, out_row;                    /* first output element; elements from one output row to the next */
-    uint32_t weight, weight_row, weight_column; /* of channel 0; weights to go back at each step */
+    engine_offset out, out_row; /* first output element; elements from one output row to the next */
+    engine_offset weight, weight_row, weight_column; /* of channel 0; weights to go back at each step */
     uint16_t rows, columns;
 };
 
@@ -97,12 +97,12 @@ static ENGINE_INLINE struct fan conv2d_fan(const struct engine_window *s, struct
                                            uint16_t x)
 {
     const struct engine_span columns = engine_fed_columns(s, x);
-    const uint32_t tap = (uint32_t)s->weight_in * s->weight_out;
+    const engine_offset tap = (engine_offset)s->weight_in * s->weight_out;
     return (struct fan){
-        .out = ((uint32_t)rows.first * s->out_width + columns.first) * s->out_channels,
-        .out_row = (uint32_t)s->out_width * s->out_channels,
+        .out = ((engine_offset)rows.first * s->out_width + columns.first) * s->out_channels,
+        .out_row = (engine_offset)s->out_width * s->out_channels,
         .weight = columns.count == 0 || rows.count == 0 ? 0 : engine_tap(s, y, x, rows.first, columns.first) * tap,
-        .weight_row = (uint32_t)s->stride_height * s->kernel_width * tap,
+        .weight_row = (engine_offset)s->stride_height * s->kernel_width * tap,
         .weight_column = s->stride_width * tap,
         .rows = rows.count,
         .columns = columns.count,
@@ -112,7 +112,7 @@ static ENGINE_INLINE struct fan conv2d_fan(const struct engine_window *s, struct
 /* A dead ReLU: nothing flows through it. */
 static ENGINE_INLINE bool conv2d_is_dead(float v, float slope)
 {
-    return v == 0.0f && slope == 0.0f;
+    return engine_is_zero(v) && engine_is_zero(slope);
 }
 
 #if ENGINE_TILE > 0
@@ -169,10 +169,10 @@ static ENGINE_INLINE void conv2d_tile(float *in_out, uint16_t channels, float sl
     for (uint16_t channel = 0; channel < channels; channel++) {
         engine_store_four(lanes[channel].at, (const float[4]){ 0.0f, 0.0f, 0.0f, 0.0f });
     }
-    uint32_t row_weight = fan->weight;
+    engine_offset row_weight = fan->weight;
     out_gradient += fan->out;
     for (uint16_t row = 0; row < fan->rows; row++) {
-        uint32_t at = row_weight;
+        engine_offset at = row_weight;
         const float *d = out_gradient;
         for (uint16_t column = 0; column < fan->columns; column++) {
             const float *w = weight + at;
@@ -205,7 +205,7 @@ static ENGINE_INLINE float *conv2d_pixel(float *in_out, float slope, struct fan 
     for (uint16_t left = shape->in_channels; left > 0;) {
         const uint16_t channels = left < ENGINE_TILE ? left : ENGINE_TILE;
         conv2d_tile(in_out, channels, slope, fan, weight, weight_gradient, out_gradient, scale, shape);
-        fan->weight += (uint32_t)channels * shape->weight_out;
+        fan->weight += (engine_offset)channels * shape->weight_out;
         in_out += channels;
         left = (uint16_t)(left - channels);
     }
@@ -217,12 +217,12 @@ static ENGINE_INLINE float conv2d_input(float v, const struct fan *fan, const fl
                                         const float *out_gradient, float scale, uint16_t out_channels)
 {
     struct engine_lanes lanes = { { 0.0f, 0.0f, 0.0f, 0.0f } };
-    const bool frozen = weight_gradient == NULL || v == 0.0f;
+    const bool frozen = weight_gradient == NULL || engine_is_zero(v);
     const float a = scale * v;
-    uint32_t row_weight = fan->weight;
+    engine_offset row_weight = fan->weight;
     out_gradient += fan->out;
     for (uint16_t row = 0; row < fan->rows; row++) {
-        uint32_t w = row_weight;
+        engine_offset w = row_weight;
         const float *d = out_gradient;
         for (uint16_t column = 0; column < fan->columns; column++) {
             if (frozen) {
@@ -262,7 +262,7 @@ void engine_conv2d_backward(float *in_out, float slope, const float *weight, flo
                             float *bias_gradient, const float *out_gradient, float scale,
                             const struct engine_window *shape)
 {
-    engine_bias_gradient(bias_gradient, out_gradient, scale, (uint32_t)shape->out_height * shape->out_width,
+    engine_bias_gradient(bias_gradient, out_gradient, scale, (engine_offset)shape->out_height * shape->out_width,
                          shape->out_channels);
     for (uint16_t y = 0; y < shape->in_height; y++) {
         const struct engine_span rows = engine_fed_rows(shape, y);

@@ -4,7 +4,7 @@
 static ENGINE_INLINE struct engine_patch dense_patch(const struct engine_dense *shape)
 {
     return engine_joined((struct engine_patch){
-        .weight_column = (uint32_t)shape->weight_in * shape->weight_out,
+        .weight_column = (engine_offset)shape->weight_in * shape->weight_out,
         .rows = 1,
         .columns = shape->groups,
         .channels = shape->in,
@@ -64,15 +64,15 @@ void engine_dense_backward(float *in_out, float slope, const float *weight, floa
 {
     engine_bias_gradient(bias_gradient, out_gradient, scale, 1, shape->out);
     for (uint16_t group = 0; group < shape->groups; group++) {
-        uint32_t row = (uint32_t)group * shape->weight_in * shape->weight_out;
+        engine_offset row = (engine_offset)group * shape->weight_in * shape->weight_out;
         for (uint16_t channel = 0; channel < shape->in; channel++, in_out++, row += shape->weight_out) {
             const float v = *in_out;
             struct engine_lanes lanes = { { 0.0f, 0.0f, 0.0f, 0.0f } };
-            if (v == 0.0f && slope == 0.0f) { /* a dead ReLU: nothing flows through it */
+            if (engine_is_zero(v) && engine_is_zero(slope)) { /* a dead ReLU: nothing flows through it */
                 *in_out = 0.0f;
                 continue;
             }
-            if (v == 0.0f || weight_gradient == NULL) {
+            if (engine_is_zero(v) || weight_gradient == NULL) {
                 engine_dot(&lanes, weight + row, out_gradient, shape->out);
             } else {
                 engine_dot_axpy(&lanes, weight + row, weight_gradient + row, scale * v, out_gradient, shape->out);

@@ -4,9 +4,9 @@
 
 struct depthwise_taps {
     struct engine_span rows, columns;
-    uint32_t in, in_row;         /* input element under the first tap; elements to the next row */
-    uint32_t weight, weight_row; /* the same in the weights */
-    uint32_t tap;                /* weights of one tap */
+    engine_offset in, in_row;         /* input element under the first tap; elements to the next row */
+    engine_offset weight, weight_row; /* the same in the weights */
+    engine_offset tap;                /* weights of one tap */
 };
 
 static ENGINE_INLINE uint16_t depthwise_multiplier(const struct engine_window *s)
@@ -17,13 +17,13 @@ static ENGINE_INLINE uint16_t depthwise_multiplier(const struct engine_window *s
 static ENGINE_INLINE struct depthwise_taps depthwise_taps(const struct engine_window *s, uint16_t y, uint16_t x)
 {
     const struct engine_span rows = engine_tap_rows(s, y), columns = engine_tap_columns(s, x);
-    const uint32_t tap = (uint32_t)s->weight_in * depthwise_multiplier(s);
+    const engine_offset tap = (engine_offset)s->weight_in * depthwise_multiplier(s);
     return (struct depthwise_taps){
         .rows = rows,
         .columns = columns,
         .in = engine_in_offset(s, y, x, rows.first, columns.first),
-        .in_row = (uint32_t)s->in_width * s->in_channels,
-        .weight = ((uint32_t)rows.first * s->kernel_width + columns.first) * tap,
+        .in_row = (engine_offset)s->in_width * s->in_channels,
+        .weight = ((engine_offset)rows.first * s->kernel_width + columns.first) * tap,
         .weight_row = s->kernel_width * tap,
         .tap = tap,
     };
@@ -38,7 +38,7 @@ static ENGINE_INLINE void depthwise_forward(float *out, struct engine_source fro
             const struct depthwise_taps taps = depthwise_taps(shape, y, x);
             engine_start(out, bias, from.weights_in_flash, shape->out_channels);
             for (uint16_t row = 0; row < taps.rows.count; row++) {
-                uint32_t in = taps.in + row * taps.in_row;
+                engine_offset in = taps.in + row * taps.in_row;
                 const float *tap = weight + (taps.weight + row * taps.weight_row);
                 for (uint16_t column = 0; column < taps.columns.count; column++, tap += taps.tap) {
                     float *o = out;
@@ -86,13 +86,13 @@ static ENGINE_INLINE void depthwise_weights(struct engine_source from, float *we
                                             const struct engine_window *shape)
 {
     const uint16_t multiplier = depthwise_multiplier(shape), channels = shape->in_channels;
-    engine_bias_gradient(bias_gradient, out_gradient, scale, (uint32_t)shape->out_height * shape->out_width,
+    engine_bias_gradient(bias_gradient, out_gradient, scale, (engine_offset)shape->out_height * shape->out_width,
                          shape->out_channels);
     for (uint16_t y = 0; y < shape->out_height; y++) {
         for (uint16_t x = 0; x < shape->out_width; x++, out_gradient += shape->out_channels) {
             const struct depthwise_taps taps = depthwise_taps(shape, y, x);
             for (uint16_t row = 0; row < taps.rows.count; row++) {
-                uint32_t in = taps.in + row * taps.in_row;
+                engine_offset in = taps.in + row * taps.in_row;
                 float *tap = weight_gradient + (taps.weight + row * taps.weight_row);
                 for (uint16_t column = 0; column < taps.columns.count; column++, tap += taps.tap) {
                     const float *d = out_gradient;
@@ -126,8 +126,8 @@ void engine_depthwise_backward(float *in_out, float slope, const float *weight, 
                                const struct engine_window *shape)
 {
     const uint16_t multiplier = depthwise_multiplier(shape);
-    const uint32_t tap = (uint32_t)shape->weight_in * multiplier;
-    engine_bias_gradient(bias_gradient, out_gradient, scale, (uint32_t)shape->out_height * shape->out_width,
+    const engine_offset tap = (engine_offset)shape->weight_in * multiplier;
+    engine_bias_gradient(bias_gradient, out_gradient, scale, (engine_offset)shape->out_height * shape->out_width,
                          shape->out_channels);
     for (uint16_t y = 0; y < shape->in_height; y++) {
         const struct engine_span rows = engine_fed_rows(shape, y);
@@ -135,14 +135,14 @@ void engine_depthwise_backward(float *in_out, float slope, const float *weight, 
             const struct engine_span columns = engine_fed_columns(shape, x);
             for (uint16_t channel = 0; channel < shape->in_channels; channel++, in_out++) {
                 const float v = *in_out, a = scale * v;
-                const uint32_t first = (uint32_t)channel * multiplier;
+                const engine_offset first = (engine_offset)channel * multiplier;
                 float sum = 0.0f; /* by output pixel, then by output channel */
                 for (uint16_t row = 0; row < rows.count; row++) {
                     for (uint16_t column = 0; column < columns.count; column++) {
                         const uint16_t out_y = (uint16_t)(rows.first + row), out_x = (uint16_t)(columns.first + column);
-                        const uint32_t w = engine_tap(shape, y, x, out_y, out_x) * tap + first;
-                        const float *d =
-                            out_gradient + (((uint32_t)out_y * shape->out_width + out_x) * shape->out_channels + first);
+                        const engine_offset w = engine_tap(shape, y, x, out_y, out_x) * tap + first;
+                        const engine_offset pixel = (engine_offset)out_y * shape->out_width + out_x;
+                        const float *d = out_gradient + (pixel * shape->out_channels + first);
                         for (uint16_t i = 0; i < multiplier; i++) {
                             sum += weight[w + i] * d[i];
                             if (weight_gradient != NULL) {

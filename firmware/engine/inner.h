@@ -11,10 +11,7 @@
 #define ENGINE_INNER_H
 
 #include "eight.h"
-#include "engine.h"
-
-#include <stddef.h>
-#include <string.h>
+#include "source.h"
 
 #if defined(__FAST_MATH__)
 #error "the engine needs strict IEEE arithmetic: remove -ffast-math"
@@ -44,77 +41,12 @@
 #endif
 #endif
 
-#if defined(__AVR__)
-#include <avr/pgmspace.h>
-#endif
-
-/* Byte `i` of a sample; a port whose samples lie in a memory of their own defines ENGINE_SAMPLES_IN_FLASH. Where flash is
- * larger than 64 KB the port sets RAMPZ for the sample: ELPM then takes as long as LPM, a far pointer would not. */
-#if defined(__AVR__) && defined(ENGINE_SAMPLES_IN_FLASH)
-#ifdef RAMPZ
-static ENGINE_INLINE uint8_t engine_flash_byte(const uint8_t *at)
-{
-    uint8_t byte;
-    __asm__ volatile("elpm %0, Z" : "=r"(byte) : "z"(at));
-    return byte;
-}
-#define ENGINE_SAMPLE_READ(bytes, i) engine_flash_byte((bytes) + (i))
-#else
-#define ENGINE_SAMPLE_READ(bytes, i) pgm_read_byte((bytes) + (i))
-#endif
-#else
-#define ENGINE_SAMPLE_READ(bytes, i) ((bytes)[i])
-#endif
-
-/* A weight; those of frozen layers lie in an AVR's flash (flash.h). */
-static ENGINE_INLINE float engine_weight(const float *at, bool in_flash)
-{
-#if defined(__AVR__)
-    return in_flash ? pgm_read_float(at) : *at;
-#else
-    (void)in_flash;
-    return *at;
-#endif
-}
-
-/* A layer's input: activations, or a sample still in bytes; and where its weights are. */
-struct engine_source {
-    bool is_sample, weights_in_flash;
-    const float *values;
-    const struct engine_sample *sample;
-};
-
-static ENGINE_INLINE struct engine_source engine_values(const float *values)
-{
-    return (struct engine_source){ false, false, values, NULL };
-}
-
-static ENGINE_INLINE struct engine_source engine_bytes(const struct engine_sample *sample)
-{
-    return (struct engine_source){ true, false, NULL, sample };
-}
-
-/* The same input to a layer whose weights lie in flash. */
-static ENGINE_INLINE struct engine_source engine_frozen(struct engine_source from)
-{
-    from.weights_in_flash = true;
-    return from;
-}
-
-static ENGINE_INLINE float engine_read(struct engine_source from, uint32_t i)
-{
-    if (from.is_sample) {
-        return (float)ENGINE_SAMPLE_READ(from.sample->bytes, i) * from.sample->scale + from.sample->offset;
-    }
-    return from.values[i];
-}
-
 /* What one output pixel sees of input and weights: rows × columns × channels, the part inside the image. */
 struct engine_patch {
-    uint32_t in;                        /* first input element */
-    uint32_t in_row;                    /* elements from one input row to the next */
-    uint32_t weight;                    /* first weight */
-    uint32_t weight_row, weight_column; /* weights from one kernel row, column to the next */
+    engine_offset in;                        /* first input element */
+    engine_offset in_row;                    /* elements from one input row to the next */
+    engine_offset weight;                    /* first weight */
+    engine_offset weight_row, weight_column; /* weights from one kernel row, column to the next */
     uint16_t rows, columns, channels;
     uint16_t weight_out; /* weights from one input channel to the next */
 };
@@ -124,7 +56,7 @@ static ENGINE_INLINE struct engine_patch engine_joined(struct engine_patch patch
 {
 #if ENGINE_BLOCK > 0
     const uint32_t line = (uint32_t)patch.columns * patch.channels;
-    if (patch.weight_column == (uint32_t)patch.channels * patch.weight_out && line <= UINT16_MAX) {
+    if (patch.weight_column == (engine_offset)patch.channels * patch.weight_out && line <= UINT16_MAX) {
         patch.columns = 1;
         patch.channels = (uint16_t)line;
     }
@@ -135,6 +67,9 @@ static ENGINE_INLINE struct engine_patch engine_joined(struct engine_patch patch
 /* sum += v × w for a constant count and sums held in registers; in memory as well, for any count, without blocks. */
 static ENGINE_INLINE void engine_sum_block(float *sum, float v, const float *w, const uint16_t count)
 {
+#if ENGINE_FLOAT_AVR
+    engine_avr_axpy(sum, w, count, v);
+#else
     uint16_t done = 0;
 #if ENGINE_BLOCK > 0
     ENGINE_UNROLL
@@ -151,13 +86,20 @@ static ENGINE_INLINE void engine_sum_block(float *sum, float v, const float *w, 
     for (; done < count; done++) {
         sum[done] += v * w[done];
     }
+#endif
 }
 
 /* The same for weights in flash. */
 static ENGINE_INLINE void engine_sum_flash(float *sum, float v, const float *w, uint16_t count)
 {
-    for (uint16_t i = 0; i < count; i++) {
-        sum[i] += v * engine_weight(&w[i], true);
+    float some[8];
+    for (uint16_t done = 0; done < count;) {
+        uint8_t n = 0;
+        for (; n < 8 && done + n < count; n++) {
+            some[n] = engine_weight(&w[done + n], true);
+        }
+        engine_sum_block(sum + done, v, some, n);
+        done = (uint16_t)(done + n);
     }
 }
 
@@ -168,15 +110,15 @@ static ENGINE_INLINE void engine_patch_sum(float *sum, uint16_t count, struct en
     const uint16_t rows = patch->rows, columns = patch->columns, channels = patch->channels;
     const uint16_t weight_out = patch->weight_out;
     for (uint16_t row = 0; row < rows; row++) {
-        uint32_t in = patch->in + row * patch->in_row;
+        engine_offset in = patch->in + row * patch->in_row;
         const float *column_weight = weight + (patch->weight + row * patch->weight_row);
         for (uint16_t column = 0; column < columns; column++) {
             const float *w = column_weight;
             for (uint16_t channel = 0; channel < channels; channel++) {
                 const float v = engine_read(from, in++);
-                if (v != 0.0f && from.weights_in_flash) {
+                if (!engine_is_zero(v) && from.weights_in_flash) {
                     engine_sum_flash(sum, v, w, count);
-                } else if (v != 0.0f) {
+                } else if (!engine_is_zero(v)) {
                     engine_sum_block(sum, v, w, count);
                 }
                 w += weight_out;
@@ -233,6 +175,9 @@ static ENGINE_INLINE void engine_patch_forward(float *out, uint16_t count, struc
 /* y += a × x. x and y do not overlap, but neither is said to be `restrict`: reading four before writing four is enough. */
 static ENGINE_INLINE void engine_axpy(float *y, float a, const float *x, uint16_t count)
 {
+#if ENGINE_FLOAT_AVR
+    engine_avr_axpy(y, x, count, a);
+#else
     for (; count >= 4; count = (uint16_t)(count - 4)) {
         float sum[4];
         ENGINE_UNROLL
@@ -249,6 +194,7 @@ static ENGINE_INLINE void engine_axpy(float *y, float a, const float *x, uint16_
     for (uint16_t i = 0; i < count; i++) {
         y[i] += a * x[i];
     }
+#endif
 }
 
 /* y += a × x for a constant count and an x held in registers; without blocks, as engine_axpy. */
@@ -282,13 +228,13 @@ static ENGINE_INLINE void engine_patch_add(float *gradient, const uint16_t count
     const uint16_t rows = patch->rows, columns = patch->columns, channels = patch->channels;
     const uint16_t weight_out = patch->weight_out;
     for (uint16_t row = 0; row < rows; row++) {
-        uint32_t in = patch->in + row * patch->in_row;
+        engine_offset in = patch->in + row * patch->in_row;
         float *column_gradient = gradient + (patch->weight + row * patch->weight_row);
         for (uint16_t column = 0; column < columns; column++) {
             float *g = column_gradient;
             for (uint16_t channel = 0; channel < channels; channel++) {
                 const float v = engine_read(from, in++);
-                if (v != 0.0f) {
+                if (!engine_is_zero(v)) {
                     engine_axpy_block(g, scale * v, d, count);
                 }
                 g += weight_out;
@@ -334,7 +280,7 @@ static ENGINE_INLINE void engine_patch_outer(float *gradient, uint16_t count, st
 
 /* gradient += scale × the sum of out_gradient over pixels, one pixel after the other. gradient may be NULL. */
 static ENGINE_INLINE void engine_bias_gradient(float *gradient, const float *out_gradient, float scale,
-                                               uint32_t pixels, uint16_t channels)
+                                               engine_offset pixels, uint16_t channels)
 {
     for (; gradient != NULL && pixels > 0; pixels--) {
         engine_axpy(gradient, scale, out_gradient, channels);
@@ -349,6 +295,9 @@ struct engine_lanes {
 /* lanes += weight · d. */
 static ENGINE_INLINE void engine_dot(struct engine_lanes *lanes, const float *weight, const float *d, uint16_t count)
 {
+#if ENGINE_FLOAT_AVR
+    engine_avr_dot(lanes->at, d, count, weight);
+#else
     for (; count >= 4; count = (uint16_t)(count - 4)) {
         ENGINE_UNROLL
         for (uint8_t i = 0; i < 4; i++) {
@@ -363,6 +312,7 @@ static ENGINE_INLINE void engine_dot(struct engine_lanes *lanes, const float *we
             lanes->at[i] += weight[i] * d[i];
         }
     }
+#endif
 }
 
 /* lanes += weight · d for eight d in registers. */
@@ -382,6 +332,10 @@ static ENGINE_INLINE void engine_dot_eight(struct engine_lanes *lanes, const flo
 static ENGINE_INLINE void engine_dot_axpy(struct engine_lanes *lanes, const float *weight, float *gradient, float a,
                                           const float *d, uint16_t count)
 {
+#if ENGINE_FLOAT_AVR
+    engine_dot(lanes, weight, d, count);
+    engine_axpy(gradient, a, d, count);
+#else
     for (; count >= 4; count = (uint16_t)(count - 4)) {
         float sum[4];
         ENGINE_UNROLL
@@ -404,6 +358,7 @@ static ENGINE_INLINE void engine_dot_axpy(struct engine_lanes *lanes, const floa
             gradient[i] += a * d[i];
         }
     }
+#endif
 }
 
 static ENGINE_INLINE float engine_lanes_sum(const struct engine_lanes *lanes)
@@ -414,21 +369,7 @@ static ENGINE_INLINE float engine_lanes_sum(const struct engine_lanes *lanes)
 /* Times the derivative of the activation that made `value`. */
 static ENGINE_INLINE float engine_derivative(float gradient, float value, float slope)
 {
-    return value > 0.0f ? gradient : slope * gradient;
-}
-
-static ENGINE_INLINE uint32_t engine_bits(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static ENGINE_INLINE float engine_from_bits(uint32_t bits)
-{
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
+    return engine_is_positive(value) ? gradient : slope * gradient;
 }
 
 #endif

@@ -23,9 +23,9 @@ static ENGINE_INLINE struct engine_span engine_taps(uint16_t out, uint8_t stride
 static ENGINE_INLINE struct engine_span engine_fed(uint16_t in, uint8_t stride, uint8_t pad, uint8_t kernel,
                                                    uint16_t out_size)
 {
-    const uint32_t last_tap = (uint32_t)in + pad; /* of output 0, could its kernel reach so far */
-    const uint32_t first = last_tap < kernel ? 0 : (last_tap - kernel) / stride + 1;
-    const uint32_t end = last_tap / stride + 1 < out_size ? last_tap / stride + 1 : out_size;
+    const engine_offset last_tap = (engine_offset)in + pad; /* of output 0, could its kernel reach so far */
+    const engine_offset first = last_tap < kernel ? 0 : (last_tap - kernel) / stride + 1;
+    const engine_offset end = last_tap / stride + 1 < out_size ? last_tap / stride + 1 : out_size;
     return (struct engine_span){ (uint16_t)first, (uint16_t)(end > first ? end - first : 0) };
 }
 
@@ -50,11 +50,11 @@ static ENGINE_INLINE struct engine_span engine_fed_columns(const struct engine_w
 }
 
 /* Input element of channel 0 under tap (tap_y, tap_x) of output (out_y, out_x). */
-static ENGINE_INLINE uint32_t engine_in_offset(const struct engine_window *s, uint16_t out_y, uint16_t out_x,
+static ENGINE_INLINE engine_offset engine_in_offset(const struct engine_window *s, uint16_t out_y, uint16_t out_x,
                                                uint16_t tap_y, uint16_t tap_x)
 {
-    const uint32_t y = (uint32_t)out_y * s->stride_height + tap_y - s->pad_top;
-    const uint32_t x = (uint32_t)out_x * s->stride_width + tap_x - s->pad_left;
+    const engine_offset y = (engine_offset)out_y * s->stride_height + tap_y - s->pad_top;
+    const engine_offset x = (engine_offset)out_x * s->stride_width + tap_x - s->pad_left;
     return (y * s->in_width + x) * s->in_channels;
 }
 
@@ -62,8 +62,8 @@ static ENGINE_INLINE uint32_t engine_in_offset(const struct engine_window *s, ui
 static ENGINE_INLINE uint16_t engine_tap(const struct engine_window *s, uint16_t in_y, uint16_t in_x, uint16_t out_y,
                                          uint16_t out_x)
 {
-    const uint32_t y = (uint32_t)in_y + s->pad_top - (uint32_t)out_y * s->stride_height;
-    const uint32_t x = (uint32_t)in_x + s->pad_left - (uint32_t)out_x * s->stride_width;
+    const engine_offset y = (engine_offset)in_y + s->pad_top - (engine_offset)out_y * s->stride_height;
+    const engine_offset x = (engine_offset)in_x + s->pad_left - (engine_offset)out_x * s->stride_width;
     return (uint16_t)(y * s->kernel_width + x);
 }
 

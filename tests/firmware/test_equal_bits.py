@@ -45,6 +45,7 @@ def on_the_chip(workload: Workload, steps: list[int], target: Target, folder: Pa
         (ATMEGA2560, "64-16-10", "f32"),
         (RV32IMC, "64-16-10", "f32"),
         (CORTEX_M4F, "mnist_base", "f32"),  # convolutions go back by pixel there, by element on the host
+        (ATMEGA2560, "mnist_micro", "f32"),  # and on rows of two and four channels, in assembler
         *((target, "64-16-10", "fixed") for target in (CORTEX_M4F, ATMEGA2560, RV32IMC)),
         *((target, "mnist_micro", "fixed") for target in (CORTEX_M4F, ATMEGA2560, RV32IMC)),
     ],
