@@ -149,13 +149,18 @@ class Plan:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one training step, at every width it is trained at."""
-        return sum(_step_macs(graph) for graph in (self.graphs if self.training.nested else self.graphs[:1]))
+        return sum(_step_macs(graph) for graph in self.graphs[: self._trained_widths])
+
+    @property
+    def _trained_widths(self) -> int:
+        return len(self.graphs) if self.training.nested else 1
 
     @property
     def step_seconds(self) -> float:
         """Time of one sample."""
         board = self.board.training
-        return (self.macs * board.cycles_per_mac + board.cycles_per_sample) / self.board.frequency_hz
+        cycles = self.macs * board.cycles_per_mac + self._trained_widths * board.cycles_per_sample
+        return cycles / self.board.frequency_hz
 
     @property
     def samples_in_flash(self) -> int:

@@ -34,12 +34,12 @@ def test_unchanged_inputs_regenerate_nothing_and_import_no_tensorflow(tmp_path: 
     model = tmp_path / "model.py"
     model.write_text(EXAMPLE.read_text())
     files = [tmp_path / "out" / "model.h", tmp_path / "out" / "protocol.h"]
-    assert generate(model, 1, tmp_path / "out") == "micro True"
+    assert generate(model, 1, tmp_path / "out") == "compact True"
     times = [file.stat().st_mtime_ns for file in files]
-    assert generate(model, 1, tmp_path / "out") == "micro False"
+    assert generate(model, 1, tmp_path / "out") == "compact False"
     assert [file.stat().st_mtime_ns for file in files] == times
     model.write_text(model.read_text().replace("negative_slope=0.1", "negative_slope=0.2"))
-    assert generate(model, 1, tmp_path / "out") == "micro True"
+    assert generate(model, 1, tmp_path / "out") == "compact True"
     assert [file.stat().st_mtime_ns == time for file, time in zip(files, times, strict=True)] == [False, True]
 
 

@@ -49,7 +49,8 @@ def plan_for(where: boards.Board, tier: str = "micro", **training: Any) -> Plan:
         ("nrf52840_dk", "expanded"),
         ("nrf52_dk", "base"),
         ("uno_r4_minima", "compact"),
-        ("megaatmega2560", "micro"),
+        ("megaatmega2560", "compact"),
+        ("esp32-c3-devkitm-1", "expanded"),
     ],
 )
 def test_each_board_gets_its_tier(board_id: str, tier: str) -> None:

@@ -242,7 +242,7 @@ EXPECTED = {
     "nrf52840_dk": "expanded",
     "nrf52_dk": "base",
     "uno_r4_minima": "compact",
-    "megaatmega2560": "micro",
+    "megaatmega2560": "compact",
     "uno": None,
 }
 
@@ -283,7 +283,7 @@ def test_plan_says_what_auto_freezes_and_for_whom(tmp_path: Path, capsys: pytest
 def test_generate_tells_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = _run(["generate", "-b", "megaatmega2560", "-o", str(tmp_path)], capsys)
     made = json.loads(out)
-    assert (code, made["tier"]) == (0, "micro")
+    assert (code, made["tier"]) == (0, "compact")
     assert f"0x{made['model_hash']}" in (tmp_path / "model.h").read_text(encoding="utf-8").lower()
     assert (tmp_path / "protocol.h").is_file()
 

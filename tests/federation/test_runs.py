@@ -63,7 +63,7 @@ def test_updates_of_every_encoding(world: World, tmp_path: Path, encoding: str) 
     assert used == {name: encoding if name.startswith("esp32dev") else "weights" for name in NODES}
     assert summary.accuracy["wide"] > 0.8
     up = {event.node: event.bytes_up for event in events if isinstance(event, NodeTraffic) and event.round == 3}
-    size = encoded_size(Encoding[encoding.upper()], 3356)
+    size = encoded_size(Encoding[encoding.upper()], 4460)
     assert size < up["esp32dev-1"] < 1.2 * size + 1500
 
 

@@ -108,8 +108,8 @@ class World:
 def make(folder: Path) -> World:
     """Write the model and the data, and build the twins; quick if all that is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "model.py", MODEL.format(hidden=48).encode())
-    write(folder / "other.py", MODEL.format(hidden=44).encode())
+    write(folder / "model.py", MODEL.format(hidden=64).encode())
+    write(folder / "other.py", MODEL.format(hidden=60).encode())
     if not (folder / "data.npz").exists():
         temporary = folder / "data.tmp.npz"
         np.savez(temporary, **data())  # type: ignore[arg-type]
