@@ -107,12 +107,15 @@ float fixed_cross_entropy(struct fixed_values *gradient, int16_t *logits, uint16
         int32_t error = probability - (int32_t)share(target, c);
         logits[c] = (int16_t)(error < -INT16_MAX ? -INT16_MAX : error);
     }
-    int16_t exponent;
+    const uint32_t distance = (aligned << 8) / target->temperature; /* in 1/65536 */
+    float loss = (float)(logarithm(sum < 65536 ? 65536 : sum) + distance) * (1.0f / 65536.0f);
     if (target->temperature != 256) {
-        step *= (float)target->temperature * (1.0f / 256.0f); /* T² in all: once by the chain rule's 1 / T */
+        const float temperature = (float)target->temperature * (1.0f / 256.0f);
+        step *= temperature; /* not its square: by the chain rule's 1 / T */
+        loss *= temperature * temperature;
     }
+    int16_t exponent;
     const uint16_t mantissa = mantissa_of(step, &exponent);
     to_values(gradient, logits, classes, mantissa, exponent);
-    const uint32_t distance = (aligned << 8) / target->temperature; /* in 1/65536 */
-    return (float)(logarithm(sum < 65536 ? 65536 : sum) + distance) * (1.0f / 65536.0f);
+    return loss;
 }

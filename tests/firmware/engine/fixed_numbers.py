@@ -190,8 +190,8 @@ class Numbers:
         below = [max(logits) - logit for logit in logits]
         probabilities, sum_ = softmax(below, target.temperature)
         errors = [max(-32767, p - share) for p, share in zip(probabilities, shares, strict=True)]
-        if target.temperature != 256:
-            step = _f32(_f32(target.temperature) / 256 * step)
+        temperature = target.temperature / 256
+        step = _f32(temperature * step)
         (bits,) = struct.unpack("<I", struct.pack("<f", step))
         mantissa, exponent = (bits & 0x7FFFFF | 0x800000) >> 9, (bits >> 23) - 127 - 14
         products = [within(error * mantissa) for error in errors]
@@ -201,7 +201,8 @@ class Numbers:
         gradient = Values(held_exponent(exponent - 15 + shift), [self.stochastic(each, shift) for each in products])
         aligned = sum(each * share >> 7 for each, share in zip(below, shares, strict=True))
         distance = (aligned << 8) // target.temperature
-        return _f32(_f32(logarithm(max(sum_, 65536)) + distance) / 65536), gradient
+        entropy = _f32(_f32(logarithm(max(sum_, 65536)) + distance) / 65536)
+        return _f32(_f32(temperature * temperature) * entropy), gradient
 
 
 def power_of_half(x: int) -> int:

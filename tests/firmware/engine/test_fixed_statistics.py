@@ -11,7 +11,7 @@ import pytest
 from tests.firmware.engine import fixed_errors, reference
 from tests.firmware.engine.fixed_cases import Case
 from tests.firmware.engine.fixed_kernels import FixedKernels
-from tests.firmware.engine.fixed_numbers import Numbers, Values, Weights, sums_of
+from tests.firmware.engine.fixed_numbers import Numbers, Target, Values, Weights, sums_of
 from tests.firmware.engine.layers import F64, Kernels, Layer
 
 PERIOD = 65535
@@ -165,3 +165,19 @@ def test_the_loss_keeps_its_error_bounds() -> None:
         assert fixed_errors.probability_error(classes, count=300) < probability
         assert fixed_errors.loss_error(classes, False, count=300) < label
         assert fixed_errors.loss_error(classes, True, count=300) < soft
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5, 4.0])
+@pytest.mark.parametrize("soft", [False, True], ids=["label", "soft"])
+def test_the_loss_is_the_one_in_float(kernels: Kernels, fixed: FixedKernels, temperature: float, soft: bool) -> None:
+    generator = np.random.default_rng(5)
+    for _ in range(50):
+        logits = generator.integers(-1500, 1500, 10)
+        shares = (32768 * generator.dirichlet(np.ones(10))).astype(int)
+        target = Target(3, shares.tolist() if soft else None, temperature=round(256 * temperature))
+        loss, gradient = fixed.cross_entropy(logits.tolist(), target, 1.0)
+        labels = (shares / 32768).astype(np.float32) if soft else 3
+        expected, slope = kernels.cross_entropy((logits / 256).astype(np.float32), labels, temperature=temperature)
+        assert loss == pytest.approx(expected, abs=2e-3 * temperature**2)
+        place = 2.0**gradient.exponent
+        np.testing.assert_allclose(np.array(gradient.at) * place, slope, rtol=0, atol=place + 1e-4 * temperature)
