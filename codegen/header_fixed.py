@@ -102,8 +102,11 @@ class FixedWriter(Writer):
             arguments += self._scratch("filter", "line", index=index)
             if layer.weighted:
                 arguments += [_slope(layer), f"&model_shift[width][{index}][0]"]
-            sample = "_sample" if index == 0 and layer.kind != "dense" else ""
-            yield f"{kernel}{sample}({', '.join(arguments)}, {self.shape(index)});"
+            if index == 0 and layer.kind != "dense":
+                kernel += "_sample"
+            if self.thing("kernel", index) in self.in_flash:
+                kernel = f"ENGINE_FROZEN({kernel})"
+            yield f"{kernel}({', '.join(arguments)}, {self.shape(index)});"
             if layer.slope != 1.0 and not layer.weighted:
                 yield f"fixed_activate({self.thing('out', index)}, {self.out_count(index)}, {_slope(layer)});"
         yield f"fixed_logits(model_logits, {self.thing('out', last)}, MODEL_CLASSES);"

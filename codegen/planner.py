@@ -266,27 +266,23 @@ def _arrays(board: Board, graphs: Sequence[Graph], accumulates: bool, keeps_orig
     if fixed:
         arrays.append(Array("model_shift", SHIFTS * len(graph.layers) * len(graphs), "ram"))
         arrays.append(Array("model_input", INPUT_BYTES, "flash"))
+    element = 2 if fixed else 4
     sizes = [DENSE_BYTES if layer.kind == "dense" else WINDOW_BYTES for layer in graph.layers]
     if board.training.env == AVR:
         arrays.append(Array("model_shape", max(sizes), "ram"))  # those in use
     for index, (name, layer, size) in enumerate(zip(c_names(graph), graph.layers, sizes, strict=True)):
         arrays.append(Array(f"model_shape_{name}", size * len(graphs), "flash"))
         if not layer.trainable:
-            element, section = 2 if fixed else 4, _frozen_section(board, graph, index)
+            section = _frozen_section(graph, index, element) if board.training.env == AVR else "flash"
             arrays += [Array(f"model_{t.role}_{name}", element * t.size, section) for t in layer.tensors()]
     return arrays
 
 
-def _frozen_section(board: Board, graph: Graph, index: int) -> Section:
-    """Return where a frozen layer's weights lie.
-
-    AVR's float kernels read flash, its first 64 KB, but only forwards; its integer kernels do not.
-    """
-    if board.training.env != AVR:
-        return "flash"
+def _frozen_section(graph: Graph, index: int, element: int) -> Section:
+    """Return where an AVR has a frozen layer's weights: its kernels read flash, the first 64 KB, but only forwards."""
     below = [tensor for layer in graph.layers[: index + 1] for tensor in layer.tensors()]
-    near = 4 * sum(tensor.size for tensor in below) <= NEAR_FLASH
-    return "flash" if board.training.kernel == "f32" and index < graph.first_trainable and near else "both"
+    near = element * sum(tensor.size for tensor in below) <= NEAR_FLASH
+    return "flash" if index < graph.first_trainable and near else "both"
 
 
 def _ram_parts(board: Board, graph: Graph, arrays: Sequence[Array]) -> dict[str, int]:

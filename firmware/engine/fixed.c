@@ -63,15 +63,15 @@ int8_t fixed_exponent(int16_t exponent)
     return (int8_t)(exponent < -most ? -most : exponent > most ? most : exponent);
 }
 
-int32_t fixed_start(const int16_t *bias, uint16_t channel, int16_t exponent)
+int32_t fixed_start(const int16_t *bias, uint16_t channel, int16_t exponent, bool in_flash)
 {
     if (bias == NULL || exponent < -15) { /* below half a last place, whatever the bias */
         return 0;
     }
     if (exponent <= 0) {
-        return fixed_nearest(bias[channel], (uint8_t)-exponent);
+        return fixed_nearest(fixed_weight(bias + channel, in_flash), (uint8_t)-exponent);
     }
-    uint32_t value = (uint32_t)bias[channel];
+    uint32_t value = (uint32_t)fixed_weight(bias + channel, in_flash);
     if (exponent >= 8) { /* by a byte, which an 8-bit core need not shift */
         value <<= 8;
     }

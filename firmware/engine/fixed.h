@@ -55,7 +55,7 @@ struct fixed_target {
     uint16_t label;            /* used if `soft` is NULL */
     const uint16_t *soft;      /* [classes] probabilities in 1/32768, or NULL */
     const int16_t *adjustment; /* [classes] added to the logits before the softmax, in 1/256, or NULL */
-    uint16_t temperature;      /* of the softmax, in 1/256, at least 256; the gradient grows with its square */
+    uint16_t temperature;      /* of the softmax, in 1/256, at least 256; the loss counts its square times */
 };
 
 /* Start the generator that rounds; the same seed gives the same bits. */
@@ -81,6 +81,23 @@ void fixed_depthwise_forward(struct fixed_values *out, const struct fixed_values
 void fixed_depthwise_forward_sample(struct fixed_values *out, const struct fixed_input *in,
                                     const struct fixed_weights *weights, int16_t *filter, int8_t *line, uint16_t slope,
                                     uint8_t *shift, const struct engine_window *shape);
+#if defined(__AVR__) /* the same for weights in ENGINE_FLASH (flash.h), which an AVR reads differently */
+void fixed_dense_forward_frozen(struct fixed_values *out, const struct fixed_values *in,
+                                const struct fixed_weights *weights, uint16_t slope, uint8_t *shift,
+                                const struct engine_dense *shape);
+void fixed_conv2d_forward_frozen(struct fixed_values *out, const struct fixed_values *in,
+                                 const struct fixed_weights *weights, int16_t *filter, uint16_t slope, uint8_t *shift,
+                                 const struct engine_window *shape);
+void fixed_conv2d_forward_sample_frozen(struct fixed_values *out, const struct fixed_input *in,
+                                        const struct fixed_weights *weights, int16_t *filter, int8_t *line,
+                                        uint16_t slope, uint8_t *shift, const struct engine_window *shape);
+void fixed_depthwise_forward_frozen(struct fixed_values *out, const struct fixed_values *in,
+                                    const struct fixed_weights *weights, int16_t *filter, uint16_t slope,
+                                    uint8_t *shift, const struct engine_window *shape);
+void fixed_depthwise_forward_sample_frozen(struct fixed_values *out, const struct fixed_input *in,
+                                           const struct fixed_weights *weights, int16_t *filter, int8_t *line,
+                                           uint16_t slope, uint8_t *shift, const struct engine_window *shape);
+#endif
 /* Pooling keeps the exponent; argmax as engine_max_pool_forward's. */
 void fixed_max_pool_forward(struct fixed_values *out, uint8_t *argmax, const struct fixed_values *in,
                             const struct engine_window *shape);
@@ -130,8 +147,9 @@ void fixed_depthwise_backward_sample(const struct fixed_input *in, const struct 
                                      int8_t *line, const struct fixed_values *out_gradient,
                                      const struct engine_window *shape);
 
-/* Softmax cross-entropy: returns the loss; `gradient` receives [classes] integers, and the exponent, of `step` times its
- * gradient with respect to the logits. step > 0, finite. The logits are destroyed. */
+/* Softmax cross-entropy as engine_cross_entropy has it, T² included: returns the loss; `gradient` receives [classes]
+ * integers, and the exponent, of `step` times its gradient with respect to the logits. step > 0, finite. The logits are
+ * destroyed. */
 float fixed_cross_entropy(struct fixed_values *gradient, int16_t *logits, uint16_t classes,
                           const struct fixed_target *target, float step);
 

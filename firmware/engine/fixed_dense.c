@@ -17,27 +17,62 @@ static struct dense_sums dense_sums(const struct fixed_values *in, const struct 
     return sums;
 }
 
+#define PIECE 16 /* weights of a column that pass through the stack at a time; 256 is a multiple of it */
+
+/* fixed_any_dot_pair of weights in flash, which it would not read there. */
+static void dense_flash_dot(int32_t sum[2], const int8_t *x, const int16_t *w, const struct fixed_walk *walk,
+                            uint8_t sums, uint8_t lost)
+{
+    struct fixed_walk piece = { .rows = 1, .w_stride = 2 };
+    sum[0] = sum[1] = 0;
+    for (uint16_t row = walk->rows; row > 0; row--, w += walk->w_skip) {
+        int32_t run[2] = { 0, 0 };
+        for (uint16_t done = 0; done < walk->count; x += piece.count) {
+            int16_t pairs[2 * PIECE], *to = pairs;
+            int32_t part[2];
+            piece.count = walk->count - done < PIECE ? (uint16_t)(walk->count - done) : PIECE;
+            done = (uint16_t)(done + piece.count);
+            for (uint16_t i = piece.count; i > 0; i--, w += walk->w_stride) {
+                *to++ = fixed_weight(w, true);
+                *to++ = fixed_weight(w + (sums - 1), true);
+            }
+            fixed_dot_pair(part, x, pairs, &piece, sums);
+            run[0] += part[0];
+            run[1] += part[1];
+            if (done % 256 == 0 || done == walk->count) {
+                sum[0] += run[0] >> lost;
+                sum[1] += run[1] >> lost;
+                run[0] = run[1] = 0;
+            }
+        }
+    }
+}
+
 /* The sums of outputs `out` and, if there is one, `out` + 1. Returns how many. */
 static uint8_t dense_sum(int32_t sum[2], const int8_t *in, const struct fixed_weights *weights, uint16_t out,
-                         const struct dense_sums *sums, const struct engine_dense *shape)
+                         const struct dense_sums *sums, const struct engine_dense *shape, bool in_flash)
 {
     const uint8_t count = shape->out - out > 1 ? 2 : 1;
-    fixed_any_dot_pair(sum, in, weights->kernel + out, &sums->walk, count, sums->from.lost);
+    if (in_flash) {
+        dense_flash_dot(sum, in, weights->kernel + out, &sums->walk, count, sums->from.lost);
+    } else {
+        fixed_any_dot_pair(sum, in, weights->kernel + out, &sums->walk, count, sums->from.lost);
+    }
     for (uint8_t i = 0; i < count; i++) {
-        sum[i] += fixed_start(weights->bias, (uint16_t)(out + i), sums->from.bias_exponent);
+        sum[i] += fixed_start(weights->bias, (uint16_t)(out + i), sums->from.bias_exponent, in_flash);
     }
     return count;
 }
 
-void fixed_dense_forward(struct fixed_values *out, const struct fixed_values *in, const struct fixed_weights *weights,
-                         uint16_t slope, uint8_t *shift, const struct engine_dense *shape)
+static void dense_forward(struct fixed_values *out, const struct fixed_values *in, const struct fixed_weights *weights,
+                          uint16_t slope, uint8_t *shift, const struct engine_dense *shape, bool in_flash)
 {
     const struct dense_sums sums = dense_sums(in, weights, shape);
     struct fixed_scale scale = { *shift, 0 };
     int32_t sum[2];
     uint8_t count;
     for (uint16_t o = 0; o < shape->out; o = (uint16_t)(o + count)) {
-        count = dense_sum(sum, in->at, weights, o, &sums, shape);
+        count = dense_sum(sum, in->at, weights, o, &sums, shape, in_flash);
         for (uint8_t i = 0; i < count; i++) {
             const int32_t activated = fixed_activated(sum[i], slope);
             int32_t value = fixed_nearest(activated, scale.shift);
@@ -52,6 +87,21 @@ void fixed_dense_forward(struct fixed_values *out, const struct fixed_values *in
     *shift = fixed_next_shift(&scale);
 }
 
+void fixed_dense_forward(struct fixed_values *out, const struct fixed_values *in, const struct fixed_weights *weights,
+                         uint16_t slope, uint8_t *shift, const struct engine_dense *shape)
+{
+    dense_forward(out, in, weights, slope, shift, shape, false);
+}
+
+#if defined(__AVR__)
+void fixed_dense_forward_frozen(struct fixed_values *out, const struct fixed_values *in,
+                                const struct fixed_weights *weights, uint16_t slope, uint8_t *shift,
+                                const struct engine_dense *shape)
+{
+    dense_forward(out, in, weights, slope, shift, shape, true);
+}
+#endif
+
 void fixed_dense_logits(int16_t *logits, const struct fixed_values *in, const struct fixed_weights *weights,
                         const struct engine_dense *shape)
 {
@@ -59,7 +109,7 @@ void fixed_dense_logits(int16_t *logits, const struct fixed_values *in, const st
     int32_t sum[2];
     uint8_t count;
     for (uint16_t o = 0; o < shape->out; o = (uint16_t)(o + count)) {
-        count = dense_sum(sum, in->at, weights, o, &sums, shape);
+        count = dense_sum(sum, in->at, weights, o, &sums, shape, false);
         for (uint8_t i = 0; i < count; i++) {
             logits[o + i] = fixed_rounded(sum[i], (int16_t)(sums.from.exponent + 8));
         }

@@ -19,11 +19,14 @@ static uint16_t depthwise_taps(const struct engine_window *s)
 }
 
 /* The weights of `count` output channels from `w` on, tap by tap. */
-static void depthwise_filter(int16_t *filter, const int16_t *w, uint16_t count, const struct engine_window *s)
+static void depthwise_filter(int16_t *filter, const int16_t *w, uint16_t count, const struct engine_window *s,
+                             bool in_flash)
 {
     const size_t tap_size = depthwise_tap(s);
-    for (uint16_t tap = depthwise_taps(s); tap > 0; tap--, w += tap_size, filter += count) {
-        memcpy(filter, w, count * sizeof *filter);
+    for (uint16_t tap = depthwise_taps(s); tap > 0; tap--, w += tap_size) {
+        for (uint16_t i = 0; i < count; i++) {
+            *filter++ = fixed_weight(w + i, in_flash);
+        }
     }
 }
 
@@ -89,16 +92,16 @@ static void depthwise_row(struct depthwise_out *out, int8_t *to, const int8_t *i
     }
 }
 
-void fixed_depthwise_forward(struct fixed_values *out, const struct fixed_values *in,
-                             const struct fixed_weights *weights, int16_t *filter, uint16_t slope, uint8_t *shift,
-                             const struct engine_window *s)
+static void depthwise_forward(struct fixed_values *out, const struct fixed_values *in,
+                              const struct fixed_weights *weights, int16_t *filter, uint16_t slope, uint8_t *shift,
+                              const struct engine_window *s, bool in_flash)
 {
     struct depthwise_out state = depthwise_begin(out->at, in->exponent, weights, filter, slope, *shift, s);
     for (uint16_t channel = 0; channel < s->out_channels; channel++) {
-        const int32_t start = fixed_start(weights->bias, channel, state.sums.bias_exponent);
+        const int32_t start = fixed_start(weights->bias, channel, state.sums.bias_exponent, in_flash);
         const int8_t *from = in->at + channel / state.multiplier;
         int8_t *to = out->at + channel;
-        depthwise_filter(filter, weights->kernel + channel, 1, s);
+        depthwise_filter(filter, weights->kernel + channel, 1, s, in_flash);
         for (uint16_t y = 0; y < s->out_height; y++, to += (size_t)s->out_width * s->out_channels) {
             const struct engine_span rows = engine_tap_rows(s, y);
             const uint16_t in_y = (uint16_t)(y * s->stride_height + rows.first - s->pad_top);
@@ -108,9 +111,9 @@ void fixed_depthwise_forward(struct fixed_values *out, const struct fixed_values
     depthwise_end(out, shift, &state);
 }
 
-void fixed_depthwise_forward_sample(struct fixed_values *out, const struct fixed_input *in,
-                                    const struct fixed_weights *weights, int16_t *filter, int8_t *line, uint16_t slope,
-                                    uint8_t *shift, const struct engine_window *s)
+static void depthwise_forward_sample(struct fixed_values *out, const struct fixed_input *in,
+                                     const struct fixed_weights *weights, int16_t *filter, int8_t *line,
+                                     uint16_t slope, uint8_t *shift, const struct engine_window *s, bool in_flash)
 {
     struct depthwise_out state = depthwise_begin(out->at, in->exponent, weights, filter, slope, *shift, s);
     int8_t *to = out->at;
@@ -118,13 +121,43 @@ void fixed_depthwise_forward_sample(struct fixed_values *out, const struct fixed
         const struct engine_span rows = engine_tap_rows(s, y);
         (void)fixed_line(line, in, rows, y, s);
         for (uint16_t channel = 0; channel < s->out_channels; channel++) {
-            const int32_t start = fixed_start(weights->bias, channel, state.sums.bias_exponent);
-            depthwise_filter(filter, weights->kernel + channel, 1, s);
+            const int32_t start = fixed_start(weights->bias, channel, state.sums.bias_exponent, in_flash);
+            depthwise_filter(filter, weights->kernel + channel, 1, s, in_flash);
             depthwise_row(&state, to + channel, line + channel / state.multiplier, rows, start, s);
         }
     }
     depthwise_end(out, shift, &state);
 }
+
+void fixed_depthwise_forward(struct fixed_values *out, const struct fixed_values *in,
+                             const struct fixed_weights *weights, int16_t *filter, uint16_t slope, uint8_t *shift,
+                             const struct engine_window *s)
+{
+    depthwise_forward(out, in, weights, filter, slope, shift, s, false);
+}
+
+void fixed_depthwise_forward_sample(struct fixed_values *out, const struct fixed_input *in,
+                                    const struct fixed_weights *weights, int16_t *filter, int8_t *line, uint16_t slope,
+                                    uint8_t *shift, const struct engine_window *s)
+{
+    depthwise_forward_sample(out, in, weights, filter, line, slope, shift, s, false);
+}
+
+#if defined(__AVR__)
+void fixed_depthwise_forward_frozen(struct fixed_values *out, const struct fixed_values *in,
+                                    const struct fixed_weights *weights, int16_t *filter, uint16_t slope,
+                                    uint8_t *shift, const struct engine_window *s)
+{
+    depthwise_forward(out, in, weights, filter, slope, shift, s, true);
+}
+
+void fixed_depthwise_forward_sample_frozen(struct fixed_values *out, const struct fixed_input *in,
+                                           const struct fixed_weights *weights, int16_t *filter, int8_t *line,
+                                           uint16_t slope, uint8_t *shift, const struct engine_window *s)
+{
+    depthwise_forward_sample(out, in, weights, filter, line, slope, shift, s, true);
+}
+#endif
 
 /// Backward ///
 
@@ -265,7 +298,7 @@ void fixed_depthwise_backward(struct fixed_values *in_out, uint16_t slope, const
     for (uint16_t channel = 0; channel < s->in_channels; channel++) {
         const size_t first = (size_t)channel * multiplier;
         int8_t *at = in_out->at + channel;
-        depthwise_filter(filter, weights->kernel + first, multiplier, s); /* as they were before their step */
+        depthwise_filter(filter, weights->kernel + first, multiplier, s, false); /* as they were before their step */
         if (!weights->frozen) {
             depthwise_step(fixed_trained(weights->kernel) + first, at, out_gradient->at + first, exponent, s);
         }

@@ -119,6 +119,12 @@ static ENGINE_INLINE void fixed_any_dot_pair(int32_t sum[2], const int8_t *x, co
     }
 }
 
+/* A weight; those of frozen layers lie in an AVR's flash (flash.h). */
+static ENGINE_INLINE int16_t fixed_weight(const int16_t *at, bool in_flash)
+{
+    return in_flash ? (int16_t)ENGINE_FLASH_U16(*at) : *at;
+}
+
 /* Where backward writes: frozen weights alone lie in memory that is constant. */
 static ENGINE_INLINE int16_t *fixed_trained(const int16_t *weights)
 {
@@ -137,7 +143,7 @@ struct fixed_sums {
  * takes to hold both. */
 struct fixed_sums fixed_sums(int8_t in_exponent, const struct fixed_weights *weights, uint32_t terms);
 /* A bias where sums begin: value * 2^exponent, to nearest. */
-int32_t fixed_start(const int16_t *bias, uint16_t channel, int16_t exponent);
+int32_t fixed_start(const int16_t *bias, uint16_t channel, int16_t exponent, bool in_flash);
 
 #define FIXED_FARTHEST 100 /* magnitude of a tensor's exponent: all that lies farther is no number worth training on */
 

@@ -14,4 +14,10 @@ void fixed_bias_step(const struct fixed_weights *weights, const struct fixed_val
 /* Outputs whose tap `tap` falls inside the input; along one axis. */
 struct engine_span fixed_seen(uint8_t tap, uint8_t stride, uint8_t pad, uint16_t in_size, uint16_t out_size);
 
+/* Channels that are taken together from `channel` on: 2, or the last one alone. */
+static ENGINE_INLINE uint8_t fixed_pair(uint16_t channels, uint16_t channel)
+{
+    return channels - channel > 1 ? 2 : 1;
+}
+
 #endif

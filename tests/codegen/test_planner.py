@@ -167,16 +167,19 @@ def test_fixed_point_reads_samples_as_finely_as_it_can(
     assert np.abs(np.array(table) * 2.0**exponent - exact).max() <= 2.0**exponent  # half a place, or 127 for 128
 
 
-def test_frozen_weights_take_ram_on_an_avr_that_goes_back_through_them() -> None:
+@pytest.mark.parametrize(("kernel", "element"), [("f32", 4), ("fixed", 2)])
+def test_frozen_weights_take_ram_on_an_avr_that_goes_back_through_them(kernel: str, element: int) -> None:
     def difference(trainable: tuple[str, ...] | None) -> int:
         graph, _ = example(trainable)
         tier = next(tier for tier in TIERS if tier.name == "micro")
-        avr, arm = (plan(board(env=env), graph, TIERS, tier, Training()) for env in ("atmelavr", "nordicnrf52"))
+        avr, arm = (
+            plan(board(env=env, kernel=kernel), graph, TIERS, tier, Training()) for env in ("atmelavr", "nordicnrf52")
+        )
         return avr.ram - arm.ram
 
     assert difference(None) == 22  # the sizes in use; all of them lie in flash
     assert difference(("logits",)) == 22
-    assert difference(("conv1", "logits")) == 22 + 4 * (76 + 148)
+    assert difference(("conv1", "logits")) == 22 + element * (76 + 148)
 
 
 def test_an_avr_reads_64_kb_of_its_flash() -> None:
@@ -188,6 +191,8 @@ def test_an_avr_reads_64_kb_of_its_flash() -> None:
     wide = replace(graph, layers=tuple(replace(layer, kernel=(4, 4)) for layer in graph.layers))
     arrays = {array.name: array for array in plan(board(env="atmelavr"), wide, TIERS, TIERS[0], Training()).arrays}
     assert [arrays[array.name].section for array in frozen] == ["flash", "flash", "both"]
+    halved = plan(board(env="atmelavr", kernel="fixed"), wide, TIERS, TIERS[0], Training()).arrays
+    assert {array.section for array in halved if array.name.startswith("model_kernel")} == {"flash"}
 
 
 WEIGHTS, BATCH, ORIGIN = 3576, 2648 + 3576, 3576  # micro: gradients cost the arena's scratch no longer needed
