@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from codegen.protocol import Encoding, encoded_size
-from coordinator.events import Evaluated, NodeConnected, NodeTraffic, RoundAggregated, RunEnded
+from codegen.weights import pack, unpack
+from coordinator.events import Evaluated, NodeAnswered, NodeConnected, NodeTraffic, RoundAggregated, RunEnded
 from coordinator.journal import read_journal, weights_sha256
+from coordinator.results import load
 from tests.federation.world import World
 
 pytestmark = pytest.mark.e2e
@@ -50,8 +52,10 @@ def test_plain_keras_opens_the_model(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("select", ["prefix", "rolling"])
-def test_the_same_seed_gives_the_same_bits(world: World, tmp_path: Path, select: str) -> None:
-    summaries = [world.run(tmp_path / str(i), seed=seed, select=select)[0] for i, seed in enumerate((3, 3, 4))]
+@pytest.mark.parametrize("nodes", ["mixed", "fixed"])
+def test_the_same_seed_gives_the_same_bits(world: World, tmp_path: Path, select: str, nodes: str) -> None:
+    runs = enumerate((3, 3, 4))
+    summaries = [world.run(tmp_path / str(i), seed=seed, select=select, nodes=nodes)[0] for i, seed in runs]
     digests = [summary.weights_sha256 for summary in summaries]
     assert digests[0] == digests[1] != digests[2]
 
@@ -86,6 +90,44 @@ def test_every_setting_of_training_reaches_the_boards(world: World, tmp_path: Pa
         for i, line in enumerate(settings)
     }
     assert len(set(digests.values())) == len(settings), digests
+
+
+def test_fixed_point_and_float_train_together(world: World, tmp_path: Path) -> None:
+    plans = load(world.describe()).plans
+    assert {board: plan.kernel for board, plan in plans.items()} == {
+        "megaatmega2560": "fixed", "esp32dev": "f32", "uno_r4_minima": "f32",
+    }  # fmt: skip
+    summary, events = world.run(tmp_path, rounds=6)
+    losses = [event.loss for event in events if isinstance(event, NodeAnswered) and event.node == NODES[0]]
+    assert len(losses) == 6 and losses[-1] < losses[0] / 2 and min(summary.accuracy.values()) > 0.9
+    assert [node.saturated for node in summary.nodes] == [0] * 4
+
+
+def test_what_fixed_point_nodes_change_is_counted_from_what_they_were_sent(world: World, tmp_path: Path) -> None:
+    """The mean of two deltas is a multiple of half a unit of the weights as sent, which were rounded off for that."""
+    summary, _ = world.run(tmp_path, nodes="fixed", rounds=1)
+    made = load(world.describe(nodes="fixed", rounds=1))
+    plan, before = made.plans["megaatmega2560"], made.weights
+    with np.load(tmp_path / "round-001.npz") as after:
+        change = [after[name] - old for name, old in zip(sorted(after.files), before, strict=True)]
+    sent = pack(plan, plan.sub_model.cut(before))
+    exponents = np.frombuffer(sent, "i1", len(change))
+    for delta, exponent in zip(plan.sub_model.cut(change), exponents, strict=True):
+        halves = np.ldexp(delta, 1 - int(exponent))
+        assert np.abs(halves - np.rint(halves)).max() < 0.05 and np.abs(halves).max() > 2
+    assert all(node.rounds_answered == 1 and node.bytes_up > len(sent) for node in summary.nodes)
+    assert all(tensor.dtype == np.float32 for tensor in unpack(plan, sent))
+
+
+def test_weights_that_outgrow_fixed_point_are_told_of(world: World, tmp_path: Path) -> None:
+    summary, events = world.run(tmp_path, nodes="fixed", rate=1e4)
+    held = [event.saturated for event in events if isinstance(event, NodeAnswered)]
+    assert len(held) == 4 and min(held) > 0
+    assert sum(node.saturated for node in summary.nodes) == sum(held)
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert [node["saturated"] for node in written["nodes"]] == [node.saturated for node in summary.nodes]
+    report = (tmp_path / "report.html").read_text()
+    assert f"held at its limit {held[0]:,} times in round 1" in report
 
 
 def test_resuming_from_any_line_ends_in_the_same_bits(world: World, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""A small federation of real twins: an easy data set, a model that three boards hold at three widths."""
+"""A small federation of real twins: an easy data set, a model that three boards hold at two widths, one of them in
+fixed point."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ def build():
         layers.Dense(4, activation="softmax", name="logits"),
     ], name="small")
 """
-FILE = """
+SETTINGS = """
 name = "small"
 seed = {seed}
 [model]
@@ -54,6 +55,9 @@ select = "{select}"
 min_nodes = {min_nodes}
 [link]
 encoding = "{encoding}"
+"""
+NODES = {
+    "mixed": """
 [[nodes]]
 board = "megaatmega2560"
 [[nodes]]
@@ -61,10 +65,17 @@ board = "esp32dev"
 count = 2
 [[nodes]]
 board = "uno_r4_minima"
-"""
+""",
+    "fixed": """
+[[nodes]]
+board = "megaatmega2560"
+count = 2
+""",
+}
+FILE = SETTINGS + NODES["mixed"]
 DEFAULTS = {
     "seed": 1, "model": "model.py", "samples": 60, "split": "iid", "rounds": 2, "select": "prefix", "min_nodes": 2,
-    "encoding": "auto", "rate": 0.1, "training": "",
+    "encoding": "auto", "rate": 0.1, "training": "", "nodes": "mixed",
 }  # fmt: skip
 
 
@@ -79,7 +90,8 @@ class World:
         """Return the federation with these keys of DEFAULTS changed."""
         values = DEFAULTS | changes
         name = re.sub(r"[^a-z0-9-]", "_", "-".join(str(value) for value in values.values()))
-        return federation.load(write(self.folder / f"{name}.toml", FILE.format_map(values).encode()))
+        text = SETTINGS.format_map(values) + NODES[str(values["nodes"])]
+        return federation.load(write(self.folder / f"{name}.toml", text.encode()))
 
     def run(
         self,
