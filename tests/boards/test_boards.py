@@ -78,7 +78,7 @@ def test_platformio_has_the_board_and_its_twin(board_id: str, config: ProjectCon
 
 def test_default_environments_are_twins(config: ProjectConfig) -> None:
     defaults = config.get("platformio", "default_envs")
-    assert set(defaults) == {f"native_{board_id}" for board_id in VENDORS} - {"native_uno"}
+    assert set(defaults) == {f"native_{board_id}" for board_id in VENDORS}
 
 
 @pytest.mark.parametrize(

@@ -51,10 +51,11 @@ def plan_for(where: boards.Board, tier: str = "micro", **training: Any) -> Plan:
         ("uno_r4_minima", "compact"),
         ("megaatmega2560", "compact"),
         ("esp32-c3-devkitm-1", "expanded"),
+        ("uno", "nano"),
     ],
 )
 def test_each_board_gets_its_tier(board_id: str, tier: str) -> None:
-    found = best(boards.load(board_id), example()[0], TIERS, Training())
+    found = best(boards.load(board_id), example()[0], FIVE_TIERS, Training())
     assert found.sub_model.tier.name == tier
     assert found.ram <= found.ram_limit <= found.board.ram
     assert found.flash + found.samples_in_flash * (784 + 2) <= found.flash_limit

@@ -66,10 +66,11 @@ def test_shards_hold_what_was_dealt(tmp_path: Path) -> None:
     shards = write_shards(federation, tmp_path)
     assert list(shards) == [spec.name for spec in federation.nodes()]
     contents = [path.read_bytes() for path in shards.values()]
-    assert {content[:16] for content in contents} == {struct.pack("<4sIII", b"TFS1", 1000, 784, 10)}
-    images = np.concatenate([np.frombuffer(content, np.uint8, 784_000, 16).reshape(-1, 784) for content in contents])
+    assert {content[:16] for content in contents} == {struct.pack("<4sIII", b"TFS1", 900, 784, 10)}
+    images = np.concatenate([np.frombuffer(content, np.uint8, 900 * 784, 16).reshape(-1, 784) for content in contents])
     train = load_dataset(federation.data_path).x_train.reshape(-1, 784)
-    assert len(np.unique(images, axis=0)) == len(np.unique(train, axis=0))
+    assert len(np.unique(images, axis=0)) == len(images) == 11 * 900  # no image twice
+    assert len(np.unique(np.concatenate([images, train]), axis=0)) == len(train)  # and all of them from the data set
 
 
 def test_a_twin_that_minds_sigterm_ends_at_once(one: Federation, tmp_path: Path) -> None:

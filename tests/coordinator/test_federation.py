@@ -57,10 +57,10 @@ def _load(folder: Path, text: str) -> Federation:
     return load(path)
 
 
-def test_the_example_is_valid_and_names_its_ten_nodes() -> None:
+def test_the_example_is_valid_and_names_its_eleven_nodes() -> None:
     federation = load(EXAMPLE)
     names = [node.name for node in federation.nodes()]
-    assert len(names) == len(set(names)) == 10
+    assert len(names) == len(set(names)) == 11
     assert names[:3] == ["esp32dev-1", "esp32dev-2", "nrf52840_dk-1"]
     assert federation.model_path == EXAMPLE.parent / "model.py"
     assert federation.data_path.is_file()

@@ -162,8 +162,11 @@ def test_a_warning_is_an_error(project: Project) -> None:
 
 
 def test_a_board_that_nothing_fits_says_so(project: Project) -> None:
+    example = project.root / "examples/mnist/federation.toml"
+    wide = example.with_name("wide.toml")
+    wide.write_text(re.sub(r"^nano = .*\n", "", example.read_text(), flags=re.MULTILINE))
     with _environment(project.root):
-        done = project.pio("-e", "native_uno")
+        done = project.pio("-e", "native_uno", TIERFED_FEDERATION=str(wide))
     assert done.returncode != 0
     assert re.search(r"Error: .*needs [\d,]+ bytes of RAM more than uno has", done.stderr)
 
