@@ -1,15 +1,17 @@
-/* Samples from flash: the shard that the build generates, shard.h. Without one there are none. */
+/* Samples from flash: the shard that the build generates, shard.h. Without one there are none, unless a program brings
+ * its own: then it defines these two functions, which stand back for it. */
 #include "arduino_port.h"
 #include "shard_place.h"
 
 #if !defined(SHARD_SAMPLES)
 
-uint32_t port_sample_count(void)
+/* noinline: link-time optimisation would see that there is nothing to train on, and leave training out of the image. */
+__attribute__((weak, noinline, noclone)) uint32_t port_sample_count(void)
 {
     return 0;
 }
 
-const uint8_t *port_sample(uint32_t index, uint16_t *label)
+__attribute__((weak)) const uint8_t *port_sample(uint32_t index, uint16_t *label)
 {
     (void)index;
     *label = 0;
