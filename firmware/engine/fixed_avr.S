@@ -157,10 +157,12 @@ fixed_dot:
     push r17
     movw r26, r24
     movw r30, r22
-    mov r21, r20            /* 256 is 0 */
     clr r22                 /* lower sum: r17:r16:r22; upper sum: r25:r24:r23 */
     clr r23
     movw r24, r22
+    or r21, r20
+    breq 9f                 /* nothing to sum */
+    mov r21, r20            /* 256 is 0 */
     movw r16, r22
 1:  ld r18, X+              /* 21 cycles */
     ld r19, Z+
@@ -173,14 +175,14 @@ fixed_dot:
     brne 1b
     join r22, r16, r17, r23, r24, r25
     clr r1
-    pop r17
+9:  pop r17
     pop r16
     ret
     .size fixed_dot, .-fixed_dot
 
 /* void fixed_dot_pair(int32_t sum[2] r25:r24, const int8_t *x r23:r22, const int16_t *w r21:r20,
  *                     const struct fixed_walk *walk r19:r18, uint8_t sums r16)
- * X: x, Z: w, Y: walk; r17: rows left (<= 255), r16: rounds of a row, r15:r14: w_stride in bytes
+ * X: x, Z: w, Y: walk; r17: rows left, r16: rounds of a row, r15:r14: w_stride in bytes
  * first sums: r4:r3:r2 and r7:r6:r5; second: r10:r9:r8 and r13:r12:r11 */
     .section .text.fixed_dot_pair, "ax", @progbits
     .global fixed_dot_pair
@@ -208,7 +210,8 @@ fixed_dot_pair:
     ldd r0, Y + COUNT + 1
     or r0, r16
     breq 5f
-    tst r17
+    ldd r0, Y + ROWS + 1
+    or r0, r17              /* 256 is 0 */
     brne 6f
 5:  rjmp 9f
 6:  bst r16, 0              /* two elements at a time; of an odd count the first round has one */

@@ -79,7 +79,8 @@ void fixed_dot_pair(int32_t sum[2], const int8_t *x, const int16_t *w, const str
 void fixed_dot_bytes(int32_t sum[2], const int8_t *x, const int8_t *d, const struct fixed_walk *walk, uint8_t sums);
 /* For each of `rows` inputs x that is not zero: w[i] += (x * step[i] + r) >> 8, held within 16 bits and counted. r is a
  * byte: 157 more at each weight, modulo 256, from a random one. Alone every r is uniform, so that each weight is rounded
- * without bias; together they are spread evenly. From a row's end to the next w are `w_skip` weights. */
+ * without bias; together they are spread evenly. From a row's end to the next w are `w_skip` weights. Neither `count`
+ * nor `rows` is 0. */
 void fixed_update_rows(int16_t *w, const int8_t *x, const int16_t *step, uint16_t count, uint16_t rows,
                        ptrdiff_t w_skip);
 
