@@ -106,7 +106,7 @@ void fixed_put(int8_t *at, uint32_t i, int32_t sum, struct fixed_scale *scale)
     at[i] = (int8_t)value;
 }
 
-#ifndef __AVR__ /* fixed_avr.S has all of these */
+#ifndef __AVR__ /* fixed_avr.S and fixed_avr_step.S have all of these */
 int32_t fixed_nearest(int32_t x, uint8_t n)
 {
     return n == 0 ? x : ((x >> (n - 1)) + 1) >> 1;

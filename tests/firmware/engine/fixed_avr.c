@@ -1,4 +1,4 @@
-/* Calls of what fixed_avr.S replaces, for the emulated ATmega, and for the host, which makes them in C. step_run(i) makes
+/* Calls of what fixed_avr*.S replace, for the emulated ATmega, and for the host, which makes them in C. step_run(i) makes
  * the i-th of the calls with which model_weights begins; what they work on lies behind. */
 #include "engine/fixed_inner.h"
 

@@ -15,8 +15,8 @@ from benchmarks.images import ATMEGA328P, ATMEGA2560, Image, ToolError, link
 from tests.firmware.conftest import FIRMWARE, CompileShared
 
 HERE, ENGINE = Path(__file__).parent, FIRMWARE / "engine"
-CHIPS = (ENGINE / "fixed.c", ENGINE / "fixed_avr.S", HERE / "fixed_avr.c", HERE / "fixed_avr_held.S")
 HOSTS = (ENGINE / "fixed.c", HERE / "fixed_avr.c")
+CHIPS = (*HOSTS, *sorted(ENGINE.glob("fixed_avr*.S")), HERE / "fixed_avr_held.S")
 
 # As in fixed_avr.c:
 DOT, DOT_PAIR, DOT_BYTES, UPDATE_ROWS, NEAREST, STOCHASTIC, SLOPED = range(7)
