@@ -127,7 +127,10 @@ def shard_header(shard: bytes, name: str) -> str:
         raise PrebuildError(f"TIERFED_SHARD: {name} has {len(shard)} bytes; expected {labels + 2 * samples}")
     rows = []
     for at in range(samples):
-        first, label = SHARD.size + at * features, int.from_bytes(shard[labels + 2 * at :][:2], "little")
+        first, place = SHARD.size + at * features, labels + 2 * at
+        label = int.from_bytes(shard[place : place + 2], "little")
+        if label >= classes:
+            raise PrebuildError(f"TIERFED_SHARD: {name}: sample {at} has label {label}; expected less than {classes}")
         rows.append(f"SHARD_ROW({label}, {','.join(map(str, shard[first : first + features]))})")
     return SHARD_HEADER.format(samples=samples, features=features, classes=classes, rows="\n".join(rows))
 

@@ -32,7 +32,7 @@ def decode(plan: Plan, encoding: Encoding, blob: bytes, sent: bytes) -> list[npt
             delta = [after - old for after, old in zip(_weights(plan, blob), before, strict=True)]
         else:
             flat = np.frombuffer(blob, "<f4") if encoding is Encoding.DELTA_F32 else _decode_q8(blob, count)
-            delta = unpack(plan, flat.astype("<f4").tobytes())
+            delta = _weights(plan, flat.astype("<f4").tobytes())
         broken = sum(
             np.count_nonzero(~(np.isfinite(change) & np.isfinite(old + change)))
             for old, change in zip(before, delta, strict=True)

@@ -3,10 +3,10 @@
  *   atmega IMAGE MCU HERTZ [--uid HEX16]
  *
  * The first line printed is PORT and the pty's name. Bytes travel at the rates that the two ends have set: one that
- * arrives at another rate than the board's arrives as noise. Emulated time stands still for nobody, but runs as fast as
- * it can while the program works, and no faster than the clock on the wall while it sleeps. Ends on SIGTERM, or with the
- * process that started it, after a line of JSON: cycles, those awake, the deepest use of the stack and what lay untouched between it
- * and the data (bytes), and the bytes that came while the UART's two were still unread. */
+ * arrives at another rate than the board's arrives as noise. Emulated time runs as fast as it can while the program
+ * works, and no faster than the clock on the wall while it sleeps. Ends on SIGTERM, or with the process that started it,
+ * after a line of JSON: cycles, those awake, the deepest use of the stack and what lay untouched between it and the data
+ * (bytes), and the bytes that came while the UART's two were still unread. */
 #define _GNU_SOURCE
 #include <asm/termbits.h>
 #include <fcntl.h>
@@ -163,7 +163,8 @@ static void write_eeprom(const char *uid)
 {
     uint8_t bytes[IDENTITY_AT + 8];
     avr_eeprom_desc_t cells = { .ee = bytes, .offset = 0, .size = sizeof bytes };
-    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes) { /* it has been on before, nobody knows how often */
+    /* It has been on before, nobody knows how often. */
+    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes) {
         fail("no random numbers");
     }
     for (int i = 0; uid != NULL && i < 8; i++) {
@@ -211,7 +212,8 @@ static void report(void)
         lowest++;
     }
     printf("{\"cycles\": %llu, \"awake\": %llu, \"stack\": %u, \"untouched\": %u, \"overruns\": %lu}\n",
-           (unsigned long long)avr->cycle, (unsigned long long)(avr->cycle - board.slept), avr->ramend + 1U - lowest, lowest - board.data_end, board.overruns);
+           (unsigned long long)avr->cycle, (unsigned long long)(avr->cycle - board.slept), avr->ramend + 1U - lowest,
+           lowest - board.data_end, board.overruns);
 }
 
 int main(int argc, char **argv)

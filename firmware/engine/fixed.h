@@ -64,7 +64,8 @@ void fixed_seed(uint32_t seed);
 extern uint32_t fixed_saturated;
 
 /* Forward: `out` is written and its exponent set. `shift` is the tensor's own memory of what its sums needed last time;
- * 0 to begin with. `filter` is room for the weights of two output channels: [2 * kernel_height * kernel_width * in_channels]. */
+ * 0 to begin with. `filter` is room for the weights of two output channels:
+ * [2 * kernel_height * kernel_width * in_channels]. */
 void fixed_dense_forward(struct fixed_values *out, const struct fixed_values *in, const struct fixed_weights *weights,
                          uint16_t slope, uint8_t *shift, const struct engine_dense *shape);
 void fixed_conv2d_forward(struct fixed_values *out, const struct fixed_values *in,
@@ -115,7 +116,8 @@ void fixed_values_of(struct fixed_values *out, const struct fixed_input *in, uin
 
 /* Backward: `in_out` holds the layer's input and receives the gradient with respect to what its activation (`slope`)
  * was given; the weights take their step. `shift` as above, of this gradient.
- * Dense: `step` is room for [out] integers; convolution: `filter` for [2 * kernel_height * kernel_width * out_channels]. */
+ * Dense: `step` is room for [out] integers; convolution: `filter` for
+ * [2 * kernel_height * kernel_width * out_channels]. */
 void fixed_dense_backward(struct fixed_values *in_out, uint16_t slope, const struct fixed_weights *weights,
                           int16_t *step, const struct fixed_values *out_gradient, uint8_t *shift,
                           const struct engine_dense *shape);

@@ -3,7 +3,7 @@
 #include "fixed_window.h"
 
 struct conv2d_sums {
-    uint16_t row; /* filter weights from one kernel row to the next */
+    size_t row; /* filter weights from one kernel row to the next */
     struct fixed_sums from;
 };
 
@@ -12,7 +12,7 @@ static struct conv2d_sums conv2d_sums(int8_t in_exponent, const struct fixed_wei
 {
     const uint16_t row = (uint16_t)(s->kernel_width * s->in_channels);
     const struct fixed_sums from = fixed_sums(in_exponent, weights, (uint32_t)s->kernel_height * row);
-    return (struct conv2d_sums){ (uint16_t)(2 * row), from };
+    return (struct conv2d_sums){ 2 * (size_t)row, from };
 }
 
 /* Two output channels on their way: where their sums begin, and their weights; all outputs, and where their scale
@@ -74,7 +74,7 @@ static void conv2d_row(struct conv2d_out *out, int8_t *to, const int8_t *in, uin
         walk.x_skip = (ptrdiff_t)(in_row - walk.count);
         walk.w_skip = (ptrdiff_t)sums->row - 2 * (ptrdiff_t)walk.count;
         fixed_any_dot_pair(sum, in + (uint16_t)(left + (int_fast16_t)first) * (size_t)channels,
-                           filter + (uint16_t)(2 * first * channels), &walk, out->channels, sums->from.lost);
+                           filter + 2 * (size_t)first * channels, &walk, out->channels, sums->from.lost);
         conv2d_put(out, to, sum[0] + out->start[0]);
         if (out->channels > 1) {
             conv2d_put(out, to + 1, sum[1] + out->start[1]);

@@ -3,7 +3,7 @@
 
 #define LOG2_E 47274U   /* in 1/32768 */
 #define LN_2 45426U     /* in 1/65536 */
-#define FAR_BELOW 20    /* octaves below the maximum from which a class has no share */
+#define FAR_BELOW 16    /* octaves below the maximum from which a class has no share */
 
 /* a * b / 65536. */
 static uint16_t high_product(uint16_t a, uint16_t b)

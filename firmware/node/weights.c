@@ -15,7 +15,7 @@ uint8_t *weights_bytes(void)
 #if MODEL_FIXED
 uint32_t weights_first_bad(void)
 {
-    for (uint8_t i = 0; i < MODEL_EXPONENTS; i++) {
+    for (uint16_t i = 0; i < MODEL_EXPONENTS; i++) {
         const int8_t exponent = model_weights.exponents[i];
         if (exponent > FIXED_EXPONENT_LIMIT || exponent < -FIXED_EXPONENT_LIMIT) {
             return i;

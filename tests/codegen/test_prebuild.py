@@ -32,6 +32,7 @@ def test_a_shard_becomes_rows_of_label_and_bytes(tmp_path: Path) -> None:
         (b"TFS", "bad.tfs is no shard"),
         (b"TFS2" + bytes(12), "bad.tfs is no shard"),
         (b"TFS1" + b"\1\0\0\0\3\0\0\0\2\0\0\0" + bytes(4), "bad.tfs has 20 bytes; expected 21"),
+        (b"TFS1" + b"\1\0\0\0\1\0\0\0\2\0\0\0" + b"\7\2\0", "sample 0 has label 2; expected less than 2"),
     ],
 )
 def test_a_bad_shard_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:

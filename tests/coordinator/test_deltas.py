@@ -105,6 +105,15 @@ def test_a_wrong_size_is_refused(encoding: Encoding, change: int) -> None:
         decode(encoding, blob, bytes(1200))
 
 
+@pytest.mark.parametrize("encoding", [Encoding.DELTA_F32, Encoding.DELTA_Q8])
+def test_differences_of_fixed_point_are_refused(encoding: Encoding) -> None:
+    """A node's HELLO may offer what its arithmetic has not."""
+    plan = plan_of(300, "fixed")
+    sent = pack(plan, [np.zeros((300, 1), np.float32)])
+    with pytest.raises(UpdateError, match="make no sense"):
+        deltas.decode(plan, encoding, bytes(encoded_size(encoding, 300)), sent)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("encoding", Encoding)
 def test_what_is_not_finite_is_refused(encoding: Encoding, value: float) -> None:
