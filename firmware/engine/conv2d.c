@@ -1,27 +1,16 @@
 /* Two-dimensional convolution; in one dimension the height is 1. */
-#include "window.h"
-
-static ENGINE_INLINE struct engine_patch conv2d_patch(const struct engine_window *s, struct engine_span rows,
-                                                      uint16_t out_y, uint16_t out_x)
-{
-    const struct engine_span columns = engine_tap_columns(s, out_x);
-    const engine_offset tap = (engine_offset)s->weight_in * s->weight_out;
-    return engine_joined((struct engine_patch){
-        .in = engine_in_offset(s, out_y, out_x, rows.first, columns.first),
-        .in_row = (engine_offset)s->in_width * s->in_channels,
-        .weight = ((engine_offset)rows.first * s->kernel_width + columns.first) * tap,
-        .weight_row = s->kernel_width * tap,
-        .weight_column = tap,
-        .rows = rows.count,
-        .columns = columns.count,
-        .channels = s->in_channels,
-        .weight_out = s->weight_out,
-    });
-}
+#include "conv2d.h"
+#include "conv2d_sse.h"
 
 static ENGINE_INLINE void conv2d_forward(float *out, struct engine_source in, const float *weight, const float *bias,
                                          const struct engine_window *shape)
 {
+#if ENGINE_SSE
+    if (shape->out_channels < SSE_BELOW) {
+        sse_forward(out, in, weight, bias, shape);
+        return;
+    }
+#endif
     for (uint16_t y = 0; y < shape->out_height; y++) {
         const struct engine_span rows = engine_tap_rows(shape, y);
         for (uint16_t x = 0; x < shape->out_width; x++) {
@@ -58,11 +47,27 @@ void engine_conv2d_forward_sample_frozen(float *out, const struct engine_sample 
 }
 #endif
 
+static ENGINE_INLINE void conv2d_bias(float *bias_gradient, const float *out_gradient, float scale,
+                                      const struct engine_window *shape)
+{
+    const engine_offset pixels = (engine_offset)shape->out_height * shape->out_width;
+#if ENGINE_SSE
+    sse_bias(bias_gradient, out_gradient, scale, pixels, shape->out_channels);
+#else
+    engine_bias_gradient(bias_gradient, out_gradient, scale, pixels, shape->out_channels);
+#endif
+}
+
 static ENGINE_INLINE void conv2d_weights(struct engine_source in, float *weight_gradient, float *bias_gradient,
                                          const float *out_gradient, float scale, const struct engine_window *shape)
 {
-    engine_bias_gradient(bias_gradient, out_gradient, scale, (engine_offset)shape->out_height * shape->out_width,
-                         shape->out_channels);
+    conv2d_bias(bias_gradient, out_gradient, scale, shape);
+#if ENGINE_SSE
+    if (shape->out_channels < SSE_BELOW) {
+        sse_weights(in, weight_gradient, out_gradient, scale, shape);
+        return;
+    }
+#endif
     for (uint16_t y = 0; y < shape->out_height; y++) {
         const struct engine_span rows = engine_tap_rows(shape, y);
         for (uint16_t x = 0; x < shape->out_width; x++) {
@@ -83,30 +88,6 @@ void engine_conv2d_backward_sample(const struct engine_sample *in, float *weight
                                    const float *out_gradient, float scale, const struct engine_window *shape)
 {
     conv2d_weights(engine_bytes(in), weight_gradient, bias_gradient, out_gradient, scale, shape);
-}
-
-/* The outputs that one input pixel fed, and the weights between them. Seen from the input, the next output to the
- * right or below is reached through a kernel tap one stride before. */
-struct fan {
-    engine_offset out, out_row; /* first output element; elements from one output row to the next */
-    engine_offset weight, weight_row, weight_column; /* of channel 0; weights to go back at each step */
-    uint16_t rows, columns;
-};
-
-static ENGINE_INLINE struct fan conv2d_fan(const struct engine_window *s, struct engine_span rows, uint16_t y,
-                                           uint16_t x)
-{
-    const struct engine_span columns = engine_fed_columns(s, x);
-    const engine_offset tap = (engine_offset)s->weight_in * s->weight_out;
-    return (struct fan){
-        .out = ((engine_offset)rows.first * s->out_width + columns.first) * s->out_channels,
-        .out_row = (engine_offset)s->out_width * s->out_channels,
-        .weight = columns.count == 0 || rows.count == 0 ? 0 : engine_tap(s, y, x, rows.first, columns.first) * tap,
-        .weight_row = (engine_offset)s->stride_height * s->kernel_width * tap,
-        .weight_column = s->stride_width * tap,
-        .rows = rows.count,
-        .columns = columns.count,
-    };
 }
 
 /* A dead ReLU: nothing flows through it. */
@@ -245,6 +226,16 @@ static ENGINE_INLINE float *conv2d_pixel(float *in_out, float slope, struct fan 
                                          const struct engine_window *shape)
 {
     for (uint16_t channel = 0; channel < shape->in_channels; channel++, in_out++) {
+#if ENGINE_SSE
+        const uint16_t done = sse_backward(in_out, (uint16_t)(shape->in_channels - channel), slope, fan, weight,
+                                           weight_gradient, out_gradient, scale, shape);
+        if (done > 0) {
+            channel = (uint16_t)(channel + done - 1);
+            in_out += done - 1;
+            fan->weight += (engine_offset)done * shape->weight_out;
+            continue;
+        }
+#endif
         const float v = *in_out;
         if (conv2d_is_dead(v, slope)) {
             *in_out = 0.0f;
@@ -262,8 +253,7 @@ void engine_conv2d_backward(float *in_out, float slope, const float *weight, flo
                             float *bias_gradient, const float *out_gradient, float scale,
                             const struct engine_window *shape)
 {
-    engine_bias_gradient(bias_gradient, out_gradient, scale, (engine_offset)shape->out_height * shape->out_width,
-                         shape->out_channels);
+    conv2d_bias(bias_gradient, out_gradient, scale, shape);
     for (uint16_t y = 0; y < shape->in_height; y++) {
         const struct engine_span rows = engine_fed_rows(shape, y);
         for (uint16_t x = 0; x < shape->in_width; x++) {

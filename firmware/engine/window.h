@@ -4,6 +4,15 @@
 
 #include "inner.h"
 
+/* Whether convolutions have the loops of conv2d_sse.h. */
+#ifndef ENGINE_SSE
+#if defined(__SSE2__) && ENGINE_BLOCK > 0
+#define ENGINE_SSE 1
+#else
+#define ENGINE_SSE 0
+#endif
+#endif
+
 /* From `first`, `count` long; along one axis. */
 struct engine_span {
     uint16_t first, count;
@@ -19,13 +28,24 @@ static ENGINE_INLINE struct engine_span engine_taps(uint16_t out, uint8_t stride
     return (struct engine_span){ (uint16_t)first, (uint16_t)(end > first ? end - first : 0) };
 }
 
+/* x / stride; where a division takes as long as the sums of a pixel, the usual strides do without. */
+static ENGINE_INLINE engine_offset engine_strides(engine_offset x, uint8_t stride)
+{
+#if ENGINE_SSE
+    return stride == 1 ? x : stride == 2 ? x / 2 : x / stride;
+#else
+    return x / stride;
+#endif
+}
+
 /* Outputs whose window holds input `in`. */
 static ENGINE_INLINE struct engine_span engine_fed(uint16_t in, uint8_t stride, uint8_t pad, uint8_t kernel,
                                                    uint16_t out_size)
 {
     const engine_offset last_tap = (engine_offset)in + pad; /* of output 0, could its kernel reach so far */
-    const engine_offset first = last_tap < kernel ? 0 : (last_tap - kernel) / stride + 1;
-    const engine_offset end = last_tap / stride + 1 < out_size ? last_tap / stride + 1 : out_size;
+    const engine_offset first = last_tap < kernel ? 0 : engine_strides(last_tap - kernel, stride) + 1;
+    const engine_offset reached = engine_strides(last_tap, stride) + 1;
+    const engine_offset end = reached < out_size ? reached : out_size;
     return (struct engine_span){ (uint16_t)first, (uint16_t)(end > first ? end - first : 0) };
 }
 

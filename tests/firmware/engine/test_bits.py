@@ -7,7 +7,7 @@ import pytest
 
 from tests.firmware.conftest import CompileShared
 from tests.firmware.engine.conftest import INCLUDE, SOURCES
-from tests.firmware.engine.layers import F32, Gradients, Kernels, Layer
+from tests.firmware.engine.layers import F32, Bytes, Gradients, Kernels, Layer
 from tests.firmware.engine.training import train
 
 STEPS = 120
@@ -27,9 +27,9 @@ def trained(kernels: Kernels) -> Trained:
         ("-O3", "-march=native"),
         ("-O2", "-DENGINE_BLOCK=0"),  # the loop that AVR runs, and the plainest one
         ("-O3", "-march=native", "-DENGINE_BLOCK=32"),
-        ("-O2", "-DENGINE_TILE=0"),  # the convolution's way back, by element as on x86 and AVR
-        ("-O2", "-DENGINE_TILE=8"),  # and by pixel as on the other chips
-        ("-Os", "-DENGINE_TILE=3"),  # with a last tile that is not full
+        ("-O2", "-DENGINE_SSE=0"),  # convolutions as AVR has them, with blocks
+        ("-O2", "-DENGINE_SSE=0", "-DENGINE_TILE=8"),  # their way back by pixel, as on the other chips
+        ("-Os", "-DENGINE_SSE=0", "-DENGINE_TILE=3"),  # with a last tile that is not full
     ],
     ids=" ".join,
 )
@@ -43,21 +43,32 @@ def test_every_build_trains_to_the_same_bits(
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.1])
-@pytest.mark.parametrize("out", [7, 8, 19])
-def test_both_ways_back_through_a_convolution_leave_the_same_bits(
-    compile_shared: CompileShared, out: int, slope: float
+@pytest.mark.parametrize(
+    "channels, out, kernel",
+    [(11, 7, (3, 2)), (11, 8, (3, 2)), (11, 19, (3, 2)), (1, 2, (3, 3)), (3, 4, (2, 5)), (2, 12, (3, 3)), (5, 1, (1, 4))],
+)
+def test_every_form_of_a_convolution_leaves_the_same_bits(
+    compile_shared: CompileShared, channels: int, out: int, kernel: tuple[int, int], slope: float
 ) -> None:
-    """With dead inputs, gradients of minus zero, and more channels stored than used."""
+    """With zeros among the inputs, sums of minus zero, and more channels stored than used."""
     rng = np.random.default_rng(out)
-    layer = Layer("conv2d", (5, 6, 11), out, (3, 2), (1, 2), "same", slope, (12, out + 3))
-    x, flow = (np.maximum(rng.normal(size=shape), 0).astype(np.float32) for shape in (layer.size, layer.out_shape))
-    weight, gradient = (rng.normal(size=layer.weight_shape).astype(np.float32) for _ in range(2))
-    ways = [Kernels(compile_shared(SOURCES, ("-O2", f"-DENGINE_TILE={tile}", INCLUDE))) for tile in (0, 8)]
-    for before in (Gradients(gradient, np.zeros(out, np.float32)), Gradients(None, None)):
-        one, other = (kernels.backward(layer, x, weight, before, -flow, 0.3) for kernels in ways)
-        for expected, actual in ((one.input, other.input), (one.weight, other.weight), (one.bias, other.bias)):
-            assert (actual is None) == (expected is None)
-            assert actual is None or expected is None or actual.tobytes() == expected.tobytes()
+    layer = Layer("conv2d", (5, 15, channels), out, kernel, (1, 2), "same", slope, (channels + 1, out + 3))
+    forms = (("-DENGINE_SSE=0", "-DENGINE_TILE=0"), ("-DENGINE_SSE=0", "-DENGINE_TILE=8"), ())
+    values, flow, weight, gradient, bias = (
+        (rng.normal(size=shape) * rng.choice([1, 0, -0.0], shape, p=[0.7, 0.2, 0.1])).astype(np.float32)
+        for shape in (layer.size, layer.out_shape, layer.weight_shape, layer.weight_shape, out)
+    )
+    sample = Bytes((rng.integers(0, 256, layer.size) * (rng.random(layer.size) < 0.5)).astype(np.uint8), 0.01, 0.0)
+    left = []
+    for form in forms:
+        kernels = Kernels(compile_shared(SOURCES, ("-O2", *form, INCLUDE)))
+        before = Gradients(gradient, bias)
+        arrays = [kernels.forward(layer, x, weight, bias) for x in (values, sample)]
+        ways = [kernels.backward_first(layer, x, before, -flow, 0.3) for x in (values, sample)]
+        ways += [kernels.backward(layer, values, weight, b, -flow, 0.3) for b in (before, Gradients(None, None))]
+        arrays += [a for way in ways for a in (way.input, way.weight, way.bias) if a is not None]
+        left.append([array.tobytes() for array in arrays])
+    assert len(left[0]) == 10 and left[0] == left[1] == left[2]
 
 
 def test_training_learns(trained: Trained) -> None:

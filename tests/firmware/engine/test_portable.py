@@ -38,10 +38,10 @@ def test_needs_only_memory_functions(compile_program: CompileProgram) -> None:
     assert needed - own <= {"memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_"}
 
 
-@pytest.mark.parametrize("block, tile", [(0, 0), (16, 0), (16, 8)])
-def test_memory_is_respected(compile_program: CompileProgram, block: int, tile: int) -> None:
+@pytest.mark.parametrize("block, tile, sse", [(0, 0, 0), (16, 0, 0), (16, 8, 0), (16, 0, 1)])
+def test_memory_is_respected(compile_program: CompileProgram, block: int, tile: int, sse: int) -> None:
     sanitizers = "-fsanitize=address,undefined,float-cast-overflow"
-    forms = (f"-DENGINE_BLOCK={block}", f"-DENGINE_TILE={tile}")
+    forms = (f"-DENGINE_BLOCK={block}", f"-DENGINE_TILE={tile}", f"-DENGINE_SSE={sse}")
     flags = (sanitizers, "-fno-sanitize-recover=all", "-g", *forms, INCLUDE, "-shared", "-fPIC")
     library = compile_program(SOURCES, flags)
     preload = subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
