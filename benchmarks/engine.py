@@ -40,7 +40,7 @@ Results = Mapping[str, Mapping[str, Mapping[str, Any]]]  # what --json prints
 CHIP_COLUMNS = (
     "target", "network", "in", "instructions", "cycles", "per MAC", "RAM", "less parameters", "of it stack", "flash",
 )  # fmt: skip
-HOST_COLUMNS = ("network", "ours", "TensorFlow", "times faster")
+HOST_COLUMNS = ("network", "ours", "TensorFlow", "times faster", "PyTorch", "times faster")
 MEMORY = ("ram_bytes", "ram_bytes_beyond_parameters", "stack_bytes", "flash_bytes")
 CONDITIONS = (
     "Forward, backward and update at batch 1, the update fused in, at the network's own width. f32: float32; fixed: "
@@ -52,7 +52,8 @@ CONDITIONS = (
 )
 HOST_CONDITIONS = (
     f"Nanoseconds of processor time a sample, in a step of batch {host.BATCH} on one thread, inputs as above. Ours: "
-    "the generated code at -O2, for any processor of this kind. TensorFlow: its graph or XLA's, whichever is faster."
+    "the generated code at -O2, for any processor of this kind. TensorFlow: its graph or XLA's, PyTorch: "
+    "eager or compiled, whichever is faster."
 )
 
 
@@ -70,7 +71,9 @@ class Job:
             return {
                 "nanoseconds_per_sample": round(times.tierfed),
                 "tensorflow_nanoseconds_per_sample": round(times.tensorflow),
-                "times_faster": round(times.tensorflow / times.tierfed, 2),
+                "pytorch_nanoseconds_per_sample": times.pytorch and round(times.pytorch),
+                "times_faster_than_tensorflow": round(times.tensorflow / times.tierfed, 2),
+                "times_faster_than_pytorch": times.pytorch and round(times.pytorch / times.tierfed, 2),
             }
         if self.target not in BOTH:
             return self._on_chip("f32", folder)
@@ -178,8 +181,9 @@ def host_rows(results: Results) -> list[list[str]]:
     """Return the lines of the host's table: HOST_COLUMNS."""
     rows = []
     for network, found in results.get("host", {}).items():
-        ours, theirs, ratio = found.values()
-        rows.append([network, f"{ours:,}", f"{theirs:,}", str(ratio)])
+        ours, tensorflow, pytorch, *faster = found.values()
+        theirs = ["pip install torch", ""] if pytorch is None else [f"{pytorch:,}", str(faster[1])]
+        rows.append([network, f"{ours:,}", f"{tensorflow:,}", str(faster[0]), *theirs])
     return rows
 
 

@@ -1,14 +1,17 @@
-"""A training step at batch 8 on one thread of this machine, beside TensorFlow."""
+"""A training step at batch 8 on one thread of this machine, beside TensorFlow and PyTorch."""
 
 from __future__ import annotations
 
 import ctypes
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from benchmarks.frameworks import Step, pytorch_steps, tensorflow_steps
 from benchmarks.images import build_library
 from benchmarks.workloads import Workload, dense_workload
 from boards import Board, load
@@ -20,19 +23,46 @@ ROUNDS, SECONDS = 40, 0.02  # many short rounds: some of them are left alone
 
 @dataclass(frozen=True)
 class Times:
-    """Nanoseconds a sample."""
+    """Nanoseconds a sample. None: PyTorch is not installed."""
 
     tierfed: float
     tensorflow: float
+    pytorch: float | None
 
 
 def measure(name: str, folder: Path) -> Times:
     """Return how long a sample takes in a step of BATCH. Raises ToolError."""
-    workload = dense_workload(name, _roomy_board(), count=BATCH, batch=BATCH)
-    library = ctypes.CDLL(str(build_library(workload, folder)))
-    size = len(workload.packed)
-    ctypes.memmove((ctypes.c_char * size).in_dll(library, "model_weights"), workload.packed, size)
-    return Times(_nanoseconds(library.step_batches), _tensorflow(workload))
+    batch = workload(name)
+    return Times(_alone(_tierfed, batch, folder), _alone(_tensorflow, batch), _alone(_pytorch, batch))
+
+
+def _alone(measurement: Callable[..., Any], *arguments: object) -> Any:
+    """Run in a process of its own: frameworks in one process slow each other down."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(measurement, *arguments).result()
+
+
+def _tierfed(batch: Workload, folder: Path) -> float:
+    library = ctypes.CDLL(str(build_library(batch, folder)))
+    size = len(batch.packed)
+    ctypes.memmove((ctypes.c_char * size).in_dll(library, "model_weights"), batch.packed, size)
+    return _nanoseconds(library.step_batches)
+
+
+def _tensorflow(batch: Workload) -> float:
+    return min(_nanoseconds(_repeated(step)) for step in tensorflow_steps(batch))
+
+
+def _pytorch(batch: Workload) -> float | None:
+    try:
+        return min(_nanoseconds(_repeated(step)) for step in pytorch_steps(batch))
+    except ImportError:
+        return None
+
+
+def workload(name: str) -> Workload:
+    """Return a step of BATCH for any tier of the example."""
+    return dense_workload(name, _roomy_board(), count=BATCH, batch=BATCH)
 
 
 def _roomy_board() -> Board:
@@ -40,41 +70,12 @@ def _roomy_board() -> Board:
     return replace(board, ram=ROOM, flash=ROOM, training=replace(board.training, static_ram=ROOM))
 
 
-def _tensorflow(workload: Workload) -> float:
-    """Return the faster of TensorFlow's graph and of what XLA makes of it."""
-    from codegen.quiet import import_keras
+def _repeated(step: Step) -> Callable[[int], None]:
+    def repeat(count: int) -> None:
+        for _ in range(count):
+            step()
 
-    import_keras()
-    import numpy as np
-    import tensorflow as tf
-
-    from codegen.keras_model import keras_model
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    sub_model = workload.plan.sub_model
-    model = keras_model(sub_model.graph)
-    model.set_weights(sub_model.cut(workload.weights))
-    inputs = tf.constant(workload.samples.reshape(-1, *sub_model.graph.input_shape).astype(np.float32) / 255)
-    labels = tf.constant(np.arange(BATCH) % sub_model.graph.classes)
-
-    def step() -> None:
-        with tf.GradientTape() as tape:
-            logits = model(inputs, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            loss = tf.reduce_mean(losses)
-        variables = model.trainable_variables
-        for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
-            variable.assign_sub(workload.rate * gradient)
-
-    def repeated(compiled: Any) -> Callable[[int], None]:
-        def repeat(count: int) -> None:
-            for _ in range(count):
-                compiled()
-
-        return repeat
-
-    return min(_nanoseconds(repeated(tf.function(step, jit_compile=jit))) for jit in (False, True))
+    return repeat
 
 
 def _nanoseconds(repeat: Callable[[int], Any]) -> float:

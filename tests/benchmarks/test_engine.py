@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,13 @@ import numpy as np
 import pytest
 
 import boards
-from benchmarks import bare
+from benchmarks import bare, host
 from benchmarks.cortex_m4 import block_cycles
 from benchmarks.engine import Job
+from benchmarks.frameworks import Step, pytorch_steps, tensorflow_steps
 from benchmarks.images import RV32IMC, ToolError, build, build_library, load_image, run_tool
 from benchmarks.listing import read_listing
-from benchmarks.workloads import dense_workload
+from benchmarks.workloads import Workload, dense_workload
 
 NETWORK = "64-16-10"
 
@@ -74,7 +78,17 @@ def test_no_multiply_accumulate_of_the_measured_step_is_skipped(tmp_path: Path) 
         (["adds\tr3, #1"], 1),
         (["vldr\ts15, [r2]"], 2),
         (["vldr\ts15, [r2]", "vldr\ts14, [r3]"], 3),
-        (["str\tr1, [r2, #4]", "ldr.w\tr3, [r4]"], 2),
+        (["vldr\td0, [r2]"], 3),
+        (["ldr\tr1, [r0, #0]", "ldr.w\tr3, [r1, r2]"], 4),
+        (["ldr.w\tr1, [r0], #4", "str\tr1, [r2, r3]"], 3),
+        (["str\tr1, [r2, r3]"], 2),
+        (["str\tr1, [r2, #4]", "ldr.w\tr3, [r4]"], 3),
+        (["add.w\tr3, r3, #4", "vldr\ts0, [r3]"], 4),
+        (["add.w\tr3, r3, #4", "vldmia\tr3!, {s0-s3}"], 7),
+        (["cmp\tr3, #4", "ldr\tr1, [r3, #0]"], 3),
+        (["mla\tr0, r1, r2, r3"], 1),
+        (["vmov\ts0, r3"], 2),
+        (["vmov.f32\ts0, s1"], 1),
         (["vmul.f32\ts15, s15, s14", "vadd.f32\ts0, s0, s13"], 2),
         (["vmul.f32\ts15, s15, s14", "vadd.f32\ts0, s0, s15"], 3),
         (["vmul.f32\ts15, s15, s14", "vstr\ts15, [r2]"], 4),
@@ -89,6 +103,21 @@ def test_cycles_follow_the_published_timings(lines: list[str], expected: int) ->
     text = "\n".join(f"   {0x10000 + 4 * at:x}:\t{line}\t@ a comment" for at, line in enumerate(lines))
     listing = read_listing(text)
     assert block_cycles(listing.block(0x10000, 4 * len(lines))) == expected
+
+
+def test_frameworks_train_the_same_network() -> None:
+    """As far as rounding goes: the losses of the first two steps."""
+    pytest.importorskip("torch", reason="pip install torch")
+    batch = host.workload("mnist_micro")
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        ours, others = (pool.submit(two_losses, steps, batch).result() for steps in (tensorflow_steps, pytorch_steps))
+    assert ours[0] > ours[1] and ours == pytest.approx(others, rel=1e-5)
+
+
+def two_losses(steps: Callable[[Workload], Iterator[Step]], batch: Workload) -> list[float]:
+    """Return the losses of the first way's first two steps."""
+    step = next(steps(batch))
+    return [float(step()) for _ in range(2)]
 
 
 def test_a_missing_tool_is_named_with_what_installs_it() -> None:

@@ -45,7 +45,15 @@ def test_every_build_trains_to_the_same_bits(
 @pytest.mark.parametrize("slope", [0.0, 0.1])
 @pytest.mark.parametrize(
     "channels, out, kernel",
-    [(11, 7, (3, 2)), (11, 8, (3, 2)), (11, 19, (3, 2)), (1, 2, (3, 3)), (3, 4, (2, 5)), (2, 12, (3, 3)), (5, 1, (1, 4))],
+    [
+        (11, 7, (3, 2)),
+        (11, 8, (3, 2)),
+        (11, 19, (3, 2)),
+        (1, 2, (3, 3)),
+        (3, 4, (2, 5)),
+        (2, 12, (3, 3)),
+        (5, 1, (1, 4)),
+    ],
 )
 def test_every_form_of_a_convolution_leaves_the_same_bits(
     compile_shared: CompileShared, channels: int, out: int, kernel: tuple[int, int], slope: float
