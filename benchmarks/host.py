@@ -18,7 +18,7 @@ from boards import Board, load
 
 BATCH = 8
 ROOM = 1 << 24  # bytes: enough for a gradient buffer at any tier
-ROUNDS, SECONDS = 40, 0.02  # many short rounds: some of them are left alone
+ROUNDS, SECONDS = 150, 0.02  # many short rounds: some of them are left alone
 
 
 @dataclass(frozen=True)
