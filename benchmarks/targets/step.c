@@ -32,17 +32,20 @@ static float backprop(uint8_t at, float scale)
 }
 
 #if MODEL_ACCUMULATES
-void step_batches(uint32_t count);
+float step_batches(uint32_t count);
 
-/* Batches of all the examples, one after the other. */
-void step_batches(uint32_t count)
+/* Batches of all the examples, one after the other; returns the mean loss of the last. */
+float step_batches(uint32_t count)
 {
+    float loss = 0.0f;
     for (; count > 0; count--) {
+        loss = 0.0f;
         for (uint8_t at = 0; at < STEP_SAMPLES; at++) {
-            (void)backprop(at, 1.0f);
+            loss += backprop(at, 1.0f);
         }
         model_update(STEP_RATE / (float)STEP_SAMPLES, 0.0f);
     }
+    return loss / (float)STEP_SAMPLES;
 }
 #else
 void step_run(uint8_t at)
