@@ -46,9 +46,9 @@ CONDITIONS = (
     "Forward, backward and update at batch 1, the update fused in, at the network's own width. f32: float32; fixed: "
     f"integers, the {SETTLING}th step, when their scales have settled. Nothing can be skipped: no input is zero and no "
     "ReLU is dead. mnist_*: the example's network at that tier. Instructions: -O2, under Unicorn, those included whose "
-    "condition leaves them out; f32 on rv32imc in soft float. Cycles: ATmega -Os, under simavr, exact; Cortex-M4F "
-    "estimated by the core's published timings, no wait states. RAM: static, and the deepest stack, painted and read "
-    "back. The example lies in flash and does not count; what the compiler's library adds does."
+    "condition leaves them out; f32 on rv32imc in soft float. Cycles: ATmega -Os -flto, under simavr, exact; "
+    "Cortex-M4F estimated by the core's published timings, no wait states. RAM: static, and the deepest stack, painted "
+    "and read back. The example lies in flash and does not count; what the compiler's library adds does."
 )
 HOST_CONDITIONS = (
     f"Nanoseconds of processor time a sample, in a step of batch {host.BATCH} on one thread, inputs as above. Ours: "

@@ -106,7 +106,7 @@ void fixed_put(int8_t *at, uint32_t i, int32_t sum, struct fixed_scale *scale)
     at[i] = (int8_t)value;
 }
 
-#ifndef __AVR__ /* fixed_avr.S and fixed_avr_step.S have all of these */
+#ifndef __AVR_HAVE_MUL__ /* fixed_avr.S and fixed_avr_step.S have all of these */
 int32_t fixed_nearest(int32_t x, uint8_t n)
 {
     return n == 0 ? x : ((x >> (n - 1)) + 1) >> 1;
@@ -163,7 +163,7 @@ void fixed_update_rows(int16_t *w, const int8_t *x, const int16_t *step, uint16_
                        ptrdiff_t w_skip)
 {
     uint8_t random = (uint8_t)fixed_random();
-    for (; rows > 0; rows--, x++, w += count + w_skip) {
+    for (; rows > 0; rows--, x++, w += (ptrdiff_t)count + w_skip) {
         for (uint16_t i = 0; *x != 0 && i < count; i++) {
             random = (uint8_t)(random + 157U);
             fixed_add(w + i, (int16_t)(((int32_t)*x * step[i] + random) >> 8));

@@ -4,7 +4,7 @@
  * 8 × 16 bits: the products with a weight's lower byte and with its upper one are summed apart, 24 bits each, which holds
  * 256 of either (127 * 255 * 256 < 2^23); in the end the upper sum is added a byte further up.
  */
-#ifdef __AVR__
+#ifdef __AVR_HAVE_MUL__
 #include "fixed_avr_macros.h"
 
 /* struct fixed_walk (fixed_inner.h) */
@@ -294,6 +294,6 @@ fixed_dot_bytes:
     ret
     .size fixed_dot_bytes, .-fixed_dot_bytes
 
-#elif defined(__ELF__) /* without this note a linker takes the program to want an executable stack */
+#elif defined(__ELF__) && !defined(__AVR__) /* without this note a linker takes the program to want an executable stack */
     .section .note.GNU-stack, "", %progbits
 #endif

@@ -1,6 +1,6 @@
 /* The steps of weights, rounding and slopes in fixed point for AVR: what fixed.c says in C. Empty on other targets.
  * fixed_avr_macros.h has avr-gcc's convention. */
-#ifdef __AVR__
+#ifdef __AVR_HAVE_MUL__
 #include "fixed_avr_macros.h"
 
 /* r19:r18 = fixed_random(), by way of r27:r26. */
@@ -307,6 +307,6 @@ fixed_sloped:
     ret
     .size fixed_sloped, .-fixed_sloped
 
-#elif defined(__ELF__) /* without this note a linker takes the program to want an executable stack */
+#elif defined(__ELF__) && !defined(__AVR__) /* without this note a linker takes the program to want an executable stack */
     .section .note.GNU-stack, "", %progbits
 #endif
