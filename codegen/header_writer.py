@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -56,7 +57,7 @@ class ShapeTable:
     rows: tuple[tuple[str, str], ...]
 
 
-class Writer:
+class Writer(ABC):
     """Writes the declarations and statements of one plan. A layer's things are called model_<thing>_<layer>."""
 
     template: ClassVar[str]
@@ -92,21 +93,21 @@ class Writer:
 
     # What an arithmetic adds
 
+    @abstractmethod
     def places(self) -> Iterator[Place]:
         """Name what lies in the arena, and the tensors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self) -> Iterator[str]:
         """Run every layer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self) -> Iterator[str]:
         """Run the layers backwards, down to the first trainable one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def literals(self, values: np.ndarray) -> tuple[list[str], str]:
         """Return a frozen tensor's elements, and what to say of their scale."""
-        raise NotImplementedError
 
     # What they share
 
