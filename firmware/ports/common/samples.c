@@ -1,21 +1,29 @@
-/* Samples from flash: the shard that the build generates, shard.h. Without one there are none, unless a program brings
- * its own: then it defines these two functions, which stand back for it. */
-#include "arduino_port.h"
+/* Samples from flash: the shard that the build generates, shard.h; without one there are none. A port with samples of
+ * its own defines these two functions, which stand back for it. */
+#include "model.h"
+#include "node/port.h"
 #include "shard_place.h"
+
+#include <stddef.h>
+#ifdef __AVR__
+#include <avr/pgmspace.h>
+#endif
+
+#define DEFAULT __attribute__((weak))
 
 #if !defined(SHARD_SAMPLES)
 
 /* noinline: link-time optimisation would see that there is nothing to train on, and leave training out of the image. */
-__attribute__((weak, noinline, noclone)) uint32_t port_sample_count(void)
+DEFAULT __attribute__((noinline, noclone)) uint32_t port_sample_count(void)
 {
     return 0;
 }
 
-__attribute__((weak)) const uint8_t *port_sample(uint32_t index, uint16_t *label)
+DEFAULT const uint8_t *port_sample(uint32_t index, uint16_t *label)
 {
     (void)index;
     *label = 0;
-    return nullptr;
+    return NULL;
 }
 
 #else
@@ -24,19 +32,19 @@ __attribute__((weak)) const uint8_t *port_sample(uint32_t index, uint16_t *label
 #error "shard.h was made for another model: generate it again for this federation"
 #endif
 
-uint32_t port_sample_count(void)
+DEFAULT uint32_t port_sample_count(void)
 {
     return SHARD_SAMPLES;
 }
 
 #if defined(__AVR__)
 
-extern "C" const uint8_t shard_features[];
-extern "C" const uint16_t shard_labels[];
+extern const uint8_t shard_features[];
+extern const uint16_t shard_labels[];
 
 #if defined(RAMPZ)
 /* RAMPZ holds the upper bits of the sample's address until the next call: nothing but the engine reads so far up. */
-const uint8_t *port_sample(uint32_t index, uint16_t *label)
+DEFAULT const uint8_t *port_sample(uint32_t index, uint16_t *label)
 {
     *label = pgm_read_word_far(pgm_get_far_address(shard_labels) + 2 * index);
     const uint32_t at = pgm_get_far_address(shard_features) +
@@ -45,7 +53,7 @@ const uint8_t *port_sample(uint32_t index, uint16_t *label)
     return (const uint8_t *)(uint16_t)at;
 }
 #else
-const uint8_t *port_sample(uint32_t index, uint16_t *label)
+DEFAULT const uint8_t *port_sample(uint32_t index, uint16_t *label)
 {
     *label = pgm_read_word(shard_labels + index);
     return shard_features + index * SHARD_FEATURES;
@@ -64,7 +72,7 @@ static const uint16_t labels[SHARD_SAMPLES] = {
 #include "shard.h"
 };
 
-const uint8_t *port_sample(uint32_t index, uint16_t *label)
+DEFAULT const uint8_t *port_sample(uint32_t index, uint16_t *label)
 {
     *label = labels[index];
     return features[index];
