@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import Self
 
 from boards import PROJECT_ROOT
-from coordinator.data import load_dataset, write_shard
+from coordinator.data import write_shard
 from coordinator.errors import ToolchainError
 from coordinator.federation import Federation, NodeSpec
-from coordinator.partition import partition
 from coordinator.roster import emulated_uid
+from coordinator.shares import deal
 
 START_SECONDS = 10.0
 STOP_SECONDS = 2.0
@@ -73,16 +73,11 @@ def build(
 
 
 def write_shards(federation: Federation, folder: Path) -> dict[str, Path]:
-    """Deal the training images out to the nodes; return each node's shard. Raises DataError."""
-    data, specs = federation.data, federation.nodes()
-    dataset = load_dataset(federation.data_path, data.range)
-    dealt = partition(
-        dataset.y_train, len(specs), data.samples_per_node, data.split, federation.seed,
-        alpha=data.alpha, classes_per_node=data.classes_per_node,
-    )  # fmt: skip
-    shards = {spec.name: folder / f"{spec.name}.tfs" for spec in specs}
-    for path, indices in zip(shards.values(), dealt, strict=True):
-        write_shard(path, dataset.x_train[indices], dataset.y_train[indices], dataset.classes)
+    """Write each node's share of the training samples; return the files by node. Raises DataError."""
+    shares = deal(federation)
+    shards = {name: folder / f"{name}.tfs" for name in shares}
+    for name, share in shares.items():
+        write_shard(shards[name], share.x, share.y, share.classes)
     return shards
 
 

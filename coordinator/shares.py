@@ -1,0 +1,40 @@
+"""Which training samples are whose: one deal, whoever then brings a node its share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .data import load_dataset
+from .federation import Federation
+from .partition import partition
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A node's samples: u8 [n, features...], their labels u16 [n], and how many classes the data set has."""
+
+    x: Array
+    y: Array
+    classes: int
+
+
+def deal(federation: Federation, classes: int | None = None) -> dict[str, Share]:
+    """Deal the training samples out; return each node's share by its name, in the order of the file.
+
+    `classes` is what the model can tell apart (None: as many as the labels say). Raises DataError.
+    """
+    data, specs = federation.data, federation.nodes()
+    dataset = load_dataset(federation.data_path, data.range, classes)
+    dealt = partition(
+        dataset.y_train, len(specs), data.samples_per_node, data.split, federation.seed,
+        alpha=data.alpha, classes_per_node=data.classes_per_node,
+    )  # fmt: skip
+    return {
+        spec.name: Share(dataset.x_train[indices], dataset.y_train[indices], dataset.classes)
+        for spec, indices in zip(specs, dealt, strict=True)
+    }
