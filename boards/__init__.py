@@ -20,7 +20,7 @@ PROJECT_ROOT = BOARDS_DIR.parent
 MTU_RANGE = range(72, 249)  # payload bytes of a frame that firmware/link can be built for
 WINDOW_RANGE = range(1, 17)  # chunks in flight
 KERNELS = ("f32", "fixed")
-EMULATIONS = ("native",)
+EMULATIONS = ("native", "simavr", "unicorn")
 
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _USB = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")

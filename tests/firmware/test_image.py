@@ -22,9 +22,9 @@ from codegen.planner import Plan, best
 from codegen.prebuild import firmware_hash
 from codegen.protocol import Encoding, Setup, State, Status, StatusRequest, Train, TransferKind
 from codegen.weights import pack, unpack
-from coordinator import federation
+from coordinator import emulators, federation
 from coordinator.data import load_dataset, write_shard
-from coordinator.emulators import Measured, atmega_command, build_atmega, read_measured
+from coordinator.emulators import Measured, read_measured
 from coordinator.global_model import global_model
 from coordinator.link.ports import open_port
 from coordinator.link.session import Session
@@ -86,15 +86,6 @@ def image(request: pytest.FixtureRequest, core: Path, tmp_path_factory: pytest.T
     dataset = load_dataset(described.data_path, described.data.range)
     samples, labels = dataset.x_train[:SAMPLES], dataset.y_train[:SAMPLES]
     write_shard(folder / "shard.tfs", samples, labels, dataset.classes)
-    env = os.environ | {
-        "PLATFORMIO_CORE_DIR": str(core),
-        "PLATFORMIO_WORKSPACE_DIR": str(folder),
-        "TIERFED_FEDERATION": str(path),
-        "TIERFED_SHARD": str(folder / "shard.tfs"),
-    }
-    command = [sys.executable, "-m", "platformio", "run", "--project-dir", str(PROJECT_ROOT), "-e", board.id]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
     weights = pack(plan, plan.sub_model.cut(model.weights))
     plain = folder / "plain.elf"
     shutil.copyfile(run_pio(board, path, folder, core), plain)
@@ -172,9 +163,7 @@ def hold_round(command: list[str], image: Image) -> tuple[bytes, list[str]]:
     return update, said
 
 
-def test_a_round_on_the_chip_is_the_twins_to_the_bit(
-    image: Image, compile_program: CompileProgram, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_round_on_the_chip_is_the_twins_to_the_bit(image: Image, compile_program: CompileProgram) -> None:
     training = image.board.training
     defines = {
         "LINK_MTU": training.mtu, "LINK_WINDOW": training.window, "FIRMWARE_HASH": f"{firmware_hash(PROJECT_ROOT)}UL",
@@ -182,8 +171,7 @@ def test_a_round_on_the_chip_is_the_twins_to_the_bit(
     flags = [f"-D{name}={value}" for name, value in defines.items()]
     twin = compile_program(NATIVE, ("-O2", f"-I{image.generated}", f"-I{PROJECT_ROOT / 'firmware'}", *flags))
     expected, _ = hold_round([str(twin), "--shard", str(image.shard), "--uid", UID], image)
-    emulator = build_atmega(tmp_path_factory.getbasetemp() / "emulators")
-    actual, said = hold_round(atmega_command(emulator, image.elf, image.board, UID), image)
+    actual, said = hold_round(emulators.command("simavr", image.elf, image.board, UID), image)
     before, after = (
         np.concatenate([tensor.ravel() for tensor in unpack(image.plan, blob)]) for blob in (image.weights, expected)
     )
