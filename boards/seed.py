@@ -1,9 +1,9 @@
 """PlatformIO without its registry: fill a core directory of the project's own, once, from PyPI.
 
 `python -m boards.seed` leaves PlatformIO alone where its registry answers, or where it already has what the native
-twins need. Elsewhere it puts SCons and minimal platforms of our own, `native` and `atmelavr`, into `.platformio/`, and
-points PlatformIO there by `platformio.local.ini`, which platformio.ini includes. `PLATFORMIO_CORE_DIR` in the
-environment wins over both.
+twins need. Elsewhere it puts SCons and minimal platforms of our own (boards/platforms) into `.platformio/`, and points
+PlatformIO there by `platformio.local.ini`, which platformio.ini includes. `PLATFORMIO_CORE_DIR` in the environment wins
+over both.
 """
 
 from __future__ import annotations

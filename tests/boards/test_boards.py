@@ -1,6 +1,7 @@
 """Board files: what vendors say, what PlatformIO needs, and what a bad file gets."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,24 @@ VENDORS = {
     "uno_r4_minima": ("ra4m1", 48, 32 * KIB, 256 * KIB, "renesas-ra"),
     "nrf52_dk": ("nrf52832", 64, 64 * KIB, 512 * KIB, "nordicnrf52"),
     "nrf52840_dk": ("nrf52840", 64, 256 * KIB, 1024 * KIB, "nordicnrf52"),
+    "nrf52_dk_bare": ("nrf52832", 64, 64 * KIB, 512 * KIB, "nordicnrf52"),
+    "nrf52840_dk_bare": ("nrf52840", 64, 256 * KIB, 1024 * KIB, "nordicnrf52"),
     "nano33ble": ("nrf52840", 64, 256 * KIB, 960 * KIB, "nordicnrf52"),
     "adafruit_feather_nrf52840": ("nrf52840", 64, 243 * KIB, 796 * KIB, "nordicnrf52"),
     "esp32dev": ("esp32", 240, 320 * KIB, 4096 * KIB, "espressif32"),
     "esp32-s3-devkitc-1": ("esp32s3", 240, 320 * KIB, 8192 * KIB, "espressif32"),
     "esp32-c3-devkitm-1": ("esp32c3", 160, 320 * KIB, 4096 * KIB, "espressif32"),
 }
+BARE = {"nrf52_dk_bare": "nrf52_dk", "nrf52840_dk_bare": "nrf52840_dk"}  # without a framework: the kit with one
 # what the official platforms' build scripts read without a default, or with one that is wrong for the board
 BUILDER_KEYS = {
     "atmelavr": ("build.core", "build.variant", "build.extra_flags", "upload.protocol", "upload.speed"),
     "nordicnrf52": ("build.core", "build.variant", "build.cpu", "build.arduino.ldscript", "upload.protocol"),
     "espressif32": ("build.core", "build.variant", "build.arduino.ldscript", "build.flash_mode", "build.f_flash"),
     "renesas-ra": ("build.core", "build.variant", "build.cpu", "build.arduino.ldscript", "upload.offset_address"),
+    "bare": ("build.cpu", "build.ldscript", "upload.protocol", "debug.jlink_device"),
 }
+MEMORY = re.compile(r"(flash|ram) \((?:rx|rwx)\) *: ORIGIN = (0x[0-9A-F]{8}), LENGTH = (\d+)([KM])")
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +66,8 @@ def test_platformio_reads_the_manifest(board_id: str) -> None:
     board, brief = boards.load(board_id), manifest.get_brief_data()
     assert (brief["ram"], brief["rom"], brief["fcpu"]) == (board.ram, board.flash, board.frequency_hz)
     assert (brief["mcu"], brief["platform"]) == (board.mcu.upper(), board.training.env)
-    assert "arduino" in brief["frameworks"]
-    for key in BUILDER_KEYS[board.training.env]:
+    assert (board_id in BARE) == ("arduino" not in brief["frameworks"])
+    for key in BUILDER_KEYS["bare" if board_id in BARE else board.training.env]:
         assert manifest.get(key), key
 
 
@@ -70,10 +76,27 @@ def test_platformio_has_the_board_and_its_twin(board_id: str, config: ProjectCon
     real, twin = f"env:{board_id}", f"env:native_{board_id}"
     assert config.get(real, "board") == board_id
     assert config.get(real, "platform") == boards.load(board_id).training.env
-    assert config.get(real, "framework") == ["arduino"]
+    assert config.get(real, "framework", []) == ([] if board_id in BARE else ["arduino"])
     assert (config.get(twin, "platform"), config.get(twin, "custom_board")) == ("native", board_id)
-    for section, port in ((real, "arduino"), (twin, "native")):
+    for section, port in ((real, "nrf52" if board_id in BARE else "arduino"), (twin, "native")):
         assert f"+<ports/{port}/>" in config.get(section, "build_src_filter")[0]
+
+
+@pytest.mark.parametrize("board_id", BARE)
+def test_a_linker_script_has_the_chips_memories(board_id: str) -> None:
+    board, path = boards.load(board_id), json.loads((boards.BOARDS_DIR / f"{board_id}.json").read_text())["build"]
+    script = (boards.PROJECT_ROOT / path["ldscript"]).read_text()
+    memories = {
+        name: (int(origin, 16), int(length) * {"K": KIB, "M": KIB * KIB}[unit])
+        for name, origin, length, unit in MEMORY.findall(script)
+    }
+    assert memories == {"flash": (0, board.flash), "ram": (0x20000000, board.ram)}
+
+
+@pytest.mark.parametrize(("board_id", "kit"), BARE.items())
+def test_a_kit_is_the_same_with_and_without_a_framework(board_id: str, kit: str) -> None:
+    bare, arduino = boards.load(board_id).training, boards.load(kit).training
+    assert (bare.bauds, bare.usb, bare.kernel) == (arduino.bauds, arduino.usb, arduino.kernel)
 
 
 def test_default_environments_are_twins(config: ProjectConfig) -> None:

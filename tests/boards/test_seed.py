@@ -38,7 +38,7 @@ def _packages(root: Path) -> set[str]:
 
 
 def test_it_fills_a_directory_of_the_projects_own(filled: Path) -> None:
-    assert _packages(filled) == {"tool-scons", "atmelavr", "native"}
+    assert _packages(filled) == {"tool-scons", "atmelavr", "native", "nordicnrf52"}
     assert "core_dir = .platformio" in (filled / "platformio.local.ini").read_text()
     assert not list((filled / ".platformio").glob(".seeding-*"))
 
@@ -60,7 +60,7 @@ def test_a_half_filled_directory_is_filled_again(tmp_path: Path) -> None:
     (core / ".seeding-killed/tool-scons").mkdir(parents=True)
     (core / "appstate.json").write_text("{torn")
     assert seed.seed(tmp_path, NOWHERE)
-    assert _packages(tmp_path) == {"tool-scons", "atmelavr", "native"}
+    assert _packages(tmp_path) == {"tool-scons", "atmelavr", "native", "nordicnrf52"}
     assert (core / "packages/tool-scons/scons.py").is_file()
     assert not list(core.glob(".seeding-*"))
 
