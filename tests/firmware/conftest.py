@@ -13,11 +13,17 @@ from typing import Protocol
 import pytest
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
-STRICT = ("-std=c99", "-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion", "-Werror")
+WARNINGS = ("-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion", "-Werror")
+STRICT = ("-std=c99", *WARNINGS)
+STRICT_CXX = ("-std=gnu++11", *WARNINGS)  # the standard that Arduino's oldest core asks for
 PACKAGES = {
     "gcc": "gcc",
     "avr-gcc": "gcc-avr avr-libc",
     "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    "arm-none-eabi-g++": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf",
+    "riscv64-unknown-elf-g++": "gcc-riscv64-unknown-elf",
+    "xtensa-lx106-elf-gcc": "gcc-xtensa-lx106",
 }
 
 
@@ -47,7 +53,8 @@ def compile_program(tmp_path_factory: pytest.TempPathFactory) -> CompileProgram:
         request = "\0".join([compiler, *flags, *map(str, sources)])
         target = folder / hashlib.sha256(request.encode()).hexdigest()[:16]
         if not target.exists():
-            command = [require(compiler), *STRICT, *flags, *map(str, sources), "-o", str(target)]
+            strict = STRICT_CXX if compiler.endswith("++") else STRICT
+            command = [require(compiler), *strict, *flags, *map(str, sources), "-o", str(target)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 pytest.fail(f"{' '.join(command)}\n{done.stderr}", pytrace=False)

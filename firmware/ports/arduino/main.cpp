@@ -1,17 +1,40 @@
-/* Arduino's entry points. */
+/* Arduino's entry points, the clock, and who the board is. */
 #include "arduino_port.h"
 
 void setup()
 {
-    arduino_count_boot();
-    arduino_begin();
+    core_start();
+    core_open(LINK_BAUD);
     node_start();
 }
 
 void loop()
 {
-    if (!node_poll()) {
-        arduino_idle();
+    if (node_poll()) {
+        core_breathe();
+    } else {
+        core_idle();
     }
-    yield(); /* what else the core has to do: USB, a network, a watchdog */
+}
+
+uint32_t port_milliseconds(void)
+{
+    return millis();
+}
+
+uint32_t port_boot_id(void)
+{
+    return core_boot_id();
+}
+
+void port_identity(uint8_t id[8])
+{
+#ifdef TIERFED_UID
+    /* The first hexadecimal digits are the first bytes, as in --uid of the native twin. */
+    for (uint8_t i = 0; i < 8; i++) {
+        id[i] = (uint8_t)(UINT64_C(TIERFED_UID) >> (56 - 8 * i));
+    }
+#else
+    core_identity(id);
+#endif
 }

@@ -1,24 +1,27 @@
-/* Bytes, rate and clock: Serial and millis(). */
+/* Bytes and their rate: Serial. */
 #include "arduino_port.h"
 
-#ifdef __AVR__
-#include <avr/sleep.h>
-#endif
+/// Rate ///
 
-#if !defined(LINK_BAUD) || !defined(LINK_BAUD_MAX)
-#error "LINK_BAUD and LINK_BAUD_MAX must be defined: the build passes the board's first and fastest rate"
-#endif
-
-#define ESP32_RECEIVE_BYTES 1024 /* its FIFO holds 128, and a sample takes longer than those take to come */
-
-/* Nobody waits for a terminal: `while (!Serial)` would never end on USB while the host leaves DTR low. */
-void arduino_begin()
+bool port_baud_supported(uint32_t baud)
 {
-#ifdef ARDUINO_ARCH_ESP32
-    Serial.setRxBufferSize(ESP32_RECEIVE_BYTES);
-#endif
-    Serial.begin(LINK_BAUD);
+    return baud >= LINK_BAUD && baud <= LINK_BAUD_MAX && core_supports(baud);
 }
+
+void port_set_baud(uint32_t baud)
+{
+#if CORE_USB
+    (void)baud; /* to close it would take it off the bus */
+#else
+    Serial.flush();
+    Serial.end();
+    core_open(baud != 0 ? baud : LINK_BAUD);
+#endif
+}
+
+/// Bytes ///
+
+#ifdef ARDUINO_ARCH_AVR /* interrupts send and receive, and no host can stop them: nothing to add, and no RAM for it */
 
 int16_t port_read(void)
 {
@@ -30,41 +33,64 @@ void port_write(const uint8_t *data, uint16_t length)
     Serial.write(data, length);
 }
 
-uint32_t port_milliseconds(void)
-{
-    return millis();
-}
+#else
 
-bool port_baud_supported(uint32_t baud)
+#define QUEUE_BYTES 256U /* a power of two */
+
+static struct {
+    bool deaf;                  /* the host reads nothing: do not wait for it again until it does */
+    uint16_t head, tail;
+    uint8_t queue[QUEUE_BYTES]; /* came while something was sent: bytes head..tail - 1, modulo its size */
+} wire;
+
+int16_t port_read(void)
 {
-#ifdef __AVR__
-    /* The UART divides the clock by 8 times a whole number; 1,000,000 it could do, but the interrupts could not. */
-    if (F_CPU / 8UL % baud != 0) {
-        return false;
+    if (wire.head != wire.tail) {
+        return wire.queue[wire.head++ % QUEUE_BYTES];
     }
-#endif
-    return baud >= LINK_BAUD && baud <= LINK_BAUD_MAX;
+    return (int16_t)Serial.read();
 }
 
-void port_set_baud(uint32_t baud)
+/* A core's own buffer may be 64 bytes, and the host may be waiting for us to take what it sends before it reads. */
+static void receive()
 {
-    Serial.flush();
-    Serial.end();
-    Serial.begin(baud != 0 ? baud : LINK_BAUD);
-}
-
-void arduino_idle()
-{
-#ifdef __AVR__
-    /* Interrupts stay off between looking and sleeping: a byte that comes in between wakes at once. */
-    noInterrupts();
-    if (Serial.available() == 0) {
-        set_sleep_mode(SLEEP_MODE_IDLE); /* the UART and the clock go on */
-        sleep_enable();
-        interrupts();
-        sleep_cpu();
-        sleep_disable();
+    while ((uint16_t)(wire.tail - wire.head) < QUEUE_BYTES) {
+        const int byte = Serial.read();
+        if (byte < 0) {
+            break;
+        }
+        wire.queue[wire.tail++ % QUEUE_BYTES] = (uint8_t)byte;
     }
-    interrupts();
-#endif
 }
+
+/* False: the rest is lost, as on a wire that nobody listens to. */
+static bool put(const uint8_t *data, uint16_t length)
+{
+    uint32_t since = millis();
+    while (length > 0) {
+        const uint16_t taken = core_put(data, length);
+        receive();
+        if (taken > 0) {
+            data += taken;
+            length = (uint16_t)(length - taken);
+            wire.deaf = false;
+            since = millis();
+        } else if (wire.deaf || (uint32_t)millis() - since >= PATIENCE_MS) {
+            wire.deaf = true;
+            return false;
+        } else {
+            core_breathe();
+        }
+    }
+    return true;
+}
+
+void port_write(const uint8_t *data, uint16_t length)
+{
+    static const uint8_t delimiter[1] = {0}; /* ends the frame that was cut short */
+    if (!wire.deaf || put(delimiter, 1)) {
+        put(data, length);
+    }
+}
+
+#endif

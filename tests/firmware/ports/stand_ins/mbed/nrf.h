@@ -1,0 +1,1 @@
+#include "../nordic/nrf.h"
