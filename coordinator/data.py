@@ -20,6 +20,7 @@ from .errors import DataError, naming
 from .idx import read_idx_directory
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+OWNER = "owner_train"  # optional: which node, counted from 0, each training sample belongs to
 # What numpy raises for an .npz that is damaged, or made to do damage; OSError apart.
 NPZ_ERRORS = (
     ValueError, OverflowError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error
@@ -41,6 +42,7 @@ class Dataset:
     y_test: Array
     classes: int
     range: tuple[float, float]  # what 0 and 255 mean
+    owner_train: Array | None = None  # the number of the node that each training sample belongs to, if it is known
 
     @property
     def features(self) -> int:
@@ -75,7 +77,10 @@ def load_dataset(path: Path, value_range: tuple[float, float] = (0.0, 1.0), clas
     y_train, y_test = (
         _labels(f"{path}: {key}", arrays[key], len(x), known) for key, x in (("y_train", x_train), ("y_test", x_test))
     )
-    return Dataset(x_train, y_train, x_test, y_test, known, value_range)
+    owner = arrays.get(OWNER)
+    if owner is not None:
+        owner = _labels(f"{path}: {OWNER}", owner, len(x_train), MAX_CLASSES)
+    return Dataset(x_train, y_train, x_test, y_test, known, value_range, owner)
 
 
 def open_npz(file: Path | IO[bytes]) -> NpzFile:
@@ -94,7 +99,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
                 raise DataError(
                     f"{path}: no array {missing[0]!r}, found {', '.join(archive) or 'none'}; expected {', '.join(KEYS)}"
                 )
-            return {key: archive[key] for key in KEYS}
+            return {key: archive[key] for key in (*KEYS, *({OWNER} & set(archive)))}
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}; expected a data set") from error
     except NPZ_ERRORS as error:

@@ -37,7 +37,7 @@ from .federation_errors import FILE_NAME, TIER_NAME, UNIQUE_ID, At, explain, syn
 MAX_NODES = 10_000
 MAX_FILE = 1 << 20  # bytes; a federation file is a page, and anything larger is not one
 
-Split = Literal["iid", "dirichlet", "shards"]
+Split = Literal["iid", "dirichlet", "shards", "owner"]
 Name = Annotated[str, Field(pattern=FILE_NAME)]
 TierName = Annotated[str, Field(pattern=TIER_NAME)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

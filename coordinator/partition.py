@@ -53,6 +53,21 @@ def partition(
     return [rng.permutation(np.concatenate([cut[node] for cut in cuts])) for node in range(nodes)]
 
 
+def owned(owners: Array, nodes: int, samples_per_node: int) -> list[Array]:
+    """Return for each node the indices of its own first samples; `owners` are the nodes' numbers, by sample.
+
+    Raises DataError if a node has too few.
+    """
+    parts = [np.flatnonzero(owners == node)[:samples_per_node] for node in range(nodes)]
+    for node, part in enumerate(parts):
+        if len(part) < samples_per_node:
+            raise DataError(
+                f"owner_train gives node {node} {len(part)} samples; expected samples_per_node = {samples_per_node} "
+                f"for each of the {nodes} nodes, counted from 0"
+            )
+    return parts
+
+
 def _class_shares(rng: np.random.Generator, nodes: int, classes: int, each: int) -> Array:
     """Return [nodes, classes] shares: `each` classes a node, every class given out about equally often."""
     if each > classes:

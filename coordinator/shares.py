@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from .data import load_dataset
+from .errors import DataError
 from .federation import Federation
-from .partition import partition
+from .partition import owned, partition
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -30,10 +31,17 @@ def deal(federation: Federation, classes: int | None = None) -> dict[str, Share]
     """
     data, specs = federation.data, federation.nodes()
     dataset = load_dataset(federation.data_path, data.range, classes)
-    dealt = partition(
-        dataset.y_train, len(specs), data.samples_per_node, data.split, federation.seed,
-        alpha=data.alpha, classes_per_node=data.classes_per_node,
-    )  # fmt: skip
+    if data.split == "owner":
+        if dataset.owner_train is None:
+            raise DataError(
+                f"{federation.data_path}: no array 'owner_train', which split = \"owner\" of [data] asks for"
+            )
+        dealt = owned(dataset.owner_train, len(specs), data.samples_per_node)
+    else:
+        dealt = partition(
+            dataset.y_train, len(specs), data.samples_per_node, data.split, federation.seed,
+            alpha=data.alpha, classes_per_node=data.classes_per_node,
+        )  # fmt: skip
     return {
         spec.name: Share(dataset.x_train[indices], dataset.y_train[indices], dataset.classes)
         for spec, indices in zip(specs, dealt, strict=True)

@@ -125,7 +125,7 @@ SLIPS = [
     ("= 0.1", "= inf", 20, "training.learning_rate is inf; expected a finite number"),
     ("= 0.1", "= -0.1", 20, "expected more than 0"),
     ("= true", "= 1", 21, "training.nested is 1; expected true or false"),
-    ('"iid"', '"dirichle"', 14, "expected 'iid', 'dirichlet' or 'shards'; did you mean \"dirichlet\"?"),
+    ('"iid"', '"dirichle"', 14, "expected 'iid', 'dirichlet', 'shards' or 'owner'; did you mean \"dirichlet\"?"),
     ("[0.0, 1.0]", "[1.0, 0.0]", 15, "expected two finite numbers, the lower first"),
     ("[0.0, 1.0]", "[1.0]", 15, "data.range is [1.0]; expected more than 1 of them"),
     ("[0.0, 1.0]", "[0.0, 1.0, 2.0]", 15, "expected at most 2 of them"),

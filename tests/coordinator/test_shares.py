@@ -1,9 +1,13 @@
 """Who gets which samples."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from boards import PROJECT_ROOT
 from coordinator.data import load_dataset
+from coordinator.errors import DataError
 from coordinator.federation import load
 from coordinator.shares import deal
 
@@ -17,3 +21,38 @@ def test_every_node_gets_samples_of_its_own_with_their_labels() -> None:
     dealt = [place[image.tobytes()] for share in shares.values() for image in share.x]
     assert len(set(dealt)) == len(dealt) == 11 * 900
     np.testing.assert_array_equal(dataset.y_train[dealt], np.concatenate([share.y for share in shares.values()]))
+
+
+OWNED = """
+name = "owned"
+model = { path = "model.py" }
+data = { path = "data.npz", samples_per_node = 2, split = "owner" }
+nodes = [{ board = "uno", count = 2 }]
+"""
+
+
+def owned(folder: Path, owners: list[int] | None) -> list[list[int]]:
+    """Deal six samples, of features 0 to 5, whose owners these are."""
+    arrays = {"x_train": np.arange(6, dtype=np.uint8)[:, None], "y_train": np.arange(6) % 2}
+    owner = {} if owners is None else {"owner_train": np.array(owners)}
+    np.savez(folder / "data.npz", x_test=arrays["x_train"], y_test=arrays["y_train"], **arrays, **owner)  # type: ignore[arg-type]
+    (folder / "federation.toml").write_text(OWNED)
+    return [share.x[:, 0].tolist() for share in deal(load(folder / "federation.toml")).values()]
+
+
+def test_an_owner_gets_the_first_samples_of_its_own(tmp_path: Path) -> None:
+    assert owned(tmp_path, [1, 0, 2, 1, 0, 1]) == [[1, 4], [0, 3]]
+
+
+@pytest.mark.parametrize(
+    ("owners", "said"),
+    [
+        (None, r"data.npz: no array 'owner_train', which split = \"owner\" of \[data\] asks for"),
+        ([1, 0, 2, 1, 2, 1], r"owner_train gives node 0 1 samples; expected samples_per_node = 2"),
+        ([1, 0, 0, 1, 0], r"data.npz: owner_train has 5 labels for 6 samples"),
+        ([-1, 0, 0, 1, 0, 1], r"data.npz: owner_train has label -1 at sample 0"),
+    ],
+)
+def test_owners_that_cannot_be_followed_are_refused(tmp_path: Path, owners: list[int] | None, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        owned(tmp_path, owners)
