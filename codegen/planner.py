@@ -15,6 +15,7 @@ from codegen.graph import Graph, Layer
 from codegen.memory import buffers, fixed_buffers, place
 from codegen.names import c_names
 from codegen.protocol import FRAME_OVERHEAD, Encoding, encoded_size
+from codegen.shards import AVR, samples_that_fit
 from codegen.tiers import SubModel, Tier, channels, nested, sub_model
 from codegen.weights import size_of, weight_bytes
 
@@ -22,9 +23,8 @@ WINDOW_BYTES, DENSE_BYTES = 22, 10  # sizeof(struct engine_window), sizeof(struc
 WIRE_SHARE = 0.9  # of the line rate that a transfer reaches
 SHIFTS = 2  # bytes a layer at each width: its output's scale and its gradient's
 INPUT_BYTES = 256  # what each byte of a sample is worth in fixed point
-AVR = "atmelavr"
 NEAR_FLASH = 60_000  # bytes of constants that AVR's short instructions reach beside the vectors and the sizes of layers
-LABEL_BYTES = 2  # beside each sample in flash
+FLASH_ERROR = 0.02  # by how much of itself a program may exceed its plan: what tests hold images to
 EncodingChoice = Literal["auto", "weights", "delta_f32", "delta_q8"]  # auto: the smallest that there is room for
 Section = Literal["ram", "flash", "both"]  # both: AVR copies constants into RAM
 
@@ -164,8 +164,9 @@ class Plan:
 
     @property
     def samples_in_flash(self) -> int:
-        """How many samples the rest of the flash holds."""
-        return max(0, self.flash_limit - self.flash) // (self.sub_model.graph.features + LABEL_BYTES)
+        """How many samples the rest of the flash holds, if the program is as much larger than planned as it may be."""
+        room = self.flash_limit - math.ceil(self.flash * (1 + FLASH_ERROR))
+        return samples_that_fit(self.board, self.sub_model.graph.features, room)
 
     @property
     def transfer_bytes(self) -> tuple[int, int]:

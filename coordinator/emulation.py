@@ -1,14 +1,11 @@
-"""Boards that are not there: native twins, built by PlatformIO, one process each, reached like any other port."""
+"""Boards that are not there: native twins, or real images in emulators of their chips, built by PlatformIO, one process
+each, reached like any other port."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
-import re
-import subprocess
-import sys
+import signal
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,32 +13,36 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from boards import PROJECT_ROOT
+import boards
+from codegen.planner import Plan
+from coordinator import emulators, platformio
 from coordinator.data import write_shard
 from coordinator.errors import ToolchainError
 from coordinator.federation import Federation, NodeSpec
-from coordinator.roster import emulated_uid
+from coordinator.images import build_image, samples_held
+from coordinator.roster import node_uid
 from coordinator.shares import deal
 
 START_SECONDS = 10.0
 STOP_SECONDS = 2.0
-OUTPUT_LINES = 30  # of a failed build that are shown
-PROCESSING = re.compile(r"Processing native_(\S+)")  # what PlatformIO says when it begins with an environment
+LAST_WORDS = 5  # lines of a twin that ended by itself
+NATIVE = "native"
 
 
 @dataclass(frozen=True)
 class Twin:
-    """A running twin."""
+    """A running twin, or a board's real image in an emulator."""
 
     name: str  # of the node that it stands for
     board: str
+    how: str  # native, or what emulates the chip
     uid: str
     port: str
     process: asyncio.subprocess.Process
 
 
 def build(
-    federation: Federation, workspace: Path | None = None, watch: Callable[[str], None] | None = None
+    federation: Federation, workspace: Path | None = None, watch: platformio.Watch | None = None
 ) -> dict[str, Path]:
     """Build the twins of all boards in the federation file; return each board's program.
 
@@ -49,50 +50,78 @@ def build(
     ToolchainError with what the build said.
     """
     ids = sorted({spec.board for spec in federation.nodes()})
-    command = [sys.executable, "-m", "platformio", "run", "--project-dir", str(PROJECT_ROOT)]
-    for board in ids:
-        command += ["--environment", f"native_{board}"]
-    place = workspace or PROJECT_ROOT / ".pio"
-    place.mkdir(parents=True, exist_ok=True)
-    env = os.environ | {"PLATFORMIO_WORKSPACE_DIR": str(place), "TIERFED_FEDERATION": str(federation.path)}
-    with (place / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two builds in one place break each other
-        said: deque[str] = deque(maxlen=OUTPUT_LINES)
-        with subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                said.append(line)
-                if watch and (turn := PROCESSING.match(line)):
-                    watch(turn[1])
-    if process.returncode:
-        shown = "".join(said).strip()
-        raise ToolchainError(f"the twins could not be built; `{' '.join(command[2:])}` said:\n{shown}")
+    with platformio.workspace(workspace) as place:
+        variables = {"TIERFED_FEDERATION": str(federation.path)}
+        platformio.run(
+            "the twins could not be built", [f"native_{board}" for board in ids], place, variables, watch=watch
+        )
     return {board: place / "build" / f"native_{board}" / "program" for board in ids}
 
 
-def write_shards(federation: Federation, folder: Path) -> dict[str, Path]:
-    """Write each node's share of the training samples; return the files by node. Raises DataError."""
+def build_images(
+    federation: Federation, plans: Mapping[str, Plan], folder: Path, workspace: Path | None = None,
+    watch: platformio.Watch | None = None,
+) -> dict[str, Path]:  # fmt: skip
+    """Build the image of every node whose board can be emulated, and the emulators; return the images by node.
+
+    `plans` by board; `folder` for the shards, `workspace` and `watch` as for build(). Raises ToolchainError, DataError.
+    """
+    specs = [spec for spec in federation.nodes() if emulator_of(spec.board)]
+    for kind in {emulator_of(spec.board) for spec in specs}:
+        assert kind is not None
+        emulators.build(kind)
+    shards = write_shards(federation, folder, samples_held(federation, plans))
+    built = {}
+    for spec in specs:
+        if watch:
+            watch(spec.name)
+        built[spec.name] = build_image(federation, spec, shards[spec.name], workspace)
+    return built
+
+
+def emulator_of(board: str) -> str | None:
+    """Return what runs a board's real image on this machine, or None if nothing does."""
+    return next((kind for kind in boards.load(board).training.emulation if kind != NATIVE), None)
+
+
+def write_shards(federation: Federation, folder: Path, held: Mapping[str, int] | None = None) -> dict[str, Path]:
+    """Write each node's share of the training samples, of a node in `held` the first so many of it; return the files by
+    node. Raises DataError."""
     shares = deal(federation)
     shards = {name: folder / f"{name}.tfs" for name in shares}
     for name, share in shares.items():
-        write_shard(shards[name], share.x, share.y, share.classes)
+        count = (held or {}).get(name, len(share.x))
+        write_shard(shards[name], share.x[:count], share.y[:count], share.classes)
     return shards
 
 
 class Twins:
-    """All twins of a federation, running. Use as an async context manager: they are gone when it ends.
+    """All nodes of a federation, emulated. Use as an async context manager: they are gone when it ends.
 
     A twin dies with the process that started it, and ignores the terminal's Ctrl-C, which is the coordinator's.
     """
 
-    def __init__(self, federation: Federation, programs: Mapping[str, Path], folder: Path) -> None:
-        """Take the programs by board and the folder for the shards."""
+    def __init__(
+        self,
+        federation: Federation,
+        programs: Mapping[str, Path],
+        folder: Path,
+        images: Mapping[str, Path] | None = None,
+        held: Mapping[str, int] | None = None,
+        on_end: Callable[[str], None] | None = None,
+    ) -> None:
+        """Take the programs by board, the folder for the shards, and the images by node that run in emulators.
+
+        `held`: as for write_shards. `on_end` is told in a sentence of each twin that ends by itself.
+        """
         self._federation = federation
         self._programs = programs
         self._folder = folder
+        self._images = images or {}
+        self._held = held
+        self._on_end = on_end
         self._processes: list[asyncio.subprocess.Process] = []
+        self._watches: list[asyncio.Task[None]] = []
         self.twins: list[Twin] = []
 
     @property
@@ -101,13 +130,14 @@ class Twins:
         return [twin.port for twin in self.twins]
 
     async def __aenter__(self) -> Self:
-        shards = write_shards(self._federation, self._folder)
+        shards = write_shards(self._federation, self._folder, self._held)
         try:
             starting = (self._start(spec, shards[spec.name]) for spec in self._federation.nodes())
             self.twins = await asyncio.gather(*starting)
         except BaseException:
             await self.stop()
             raise
+        self._watches = [asyncio.create_task(self._watch(twin)) for twin in self.twins]
         return self
 
     async def __aexit__(
@@ -117,28 +147,42 @@ class Twins:
 
     async def stop(self) -> None:
         """Ask every twin to end, and make it."""
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
         await asyncio.gather(*(_end(process) for process in self._processes))
         self._processes.clear()
 
+    async def all_ended(self) -> None:
+        """Wait until no twin runs any more."""
+        await asyncio.gather(*self._watches)
+
+    def _command(self, spec: NodeSpec, shard: Path) -> tuple[str, list[str]]:
+        """Return how a node is emulated, and what starts it."""
+        uid, kind = node_uid(spec), emulator_of(spec.board)
+        if spec.name not in self._images or kind is None:
+            return NATIVE, [str(self._programs[spec.board]), "--shard", str(shard), "--uid", uid]
+        return kind, emulators.command(kind, self._images[spec.name], boards.load(spec.board), uid)
+
     async def _start(self, spec: NodeSpec, shard: Path) -> Twin:
-        program, uid = self._programs[spec.board], spec.uid or emulated_uid(spec.name)
+        how, command = self._command(spec, shard)
         try:
             process = await asyncio.create_subprocess_exec(
-                program, "--shard", shard, "--uid", uid,
+                *command,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             mend = f"build it with `pio run -e native_{spec.board}`"
-            raise ToolchainError(f"{program}: {error.strerror}; {mend}") from error
+            raise ToolchainError(f"{command[0]}: {error.strerror}; {mend}") from error
         self._processes.append(process)
         port = await self._port(process)
         if port is None:
             await _end(process)
             assert process.stderr is not None
             said = (await process.stderr.read()).decode(errors="replace").strip() or "nothing"
-            raise ToolchainError(f"{program}: the twin of {spec.name} did not start; it said: {said}")
-        return Twin(spec.name, spec.board, uid, port, process)
+            raise ToolchainError(f"{command[0]}: the twin of {spec.name} did not start; it said: {said}")
+        return Twin(spec.name, spec.board, how, node_uid(spec), port, process)
 
     @staticmethod
     async def _port(process: asyncio.subprocess.Process) -> str | None:
@@ -149,6 +193,18 @@ class Twins:
                 word, _, port = (await process.stdout.readline()).decode(errors="replace").strip().partition(" ")
                 return port if word == "PORT" else None
         return None
+
+    async def _watch(self, twin: Twin) -> None:
+        """Wait until a twin ends, and tell how."""
+        assert twin.process.stderr is not None
+        said: deque[str] = deque(maxlen=LAST_WORDS)
+        async for line in twin.process.stderr:
+            said.append(line.decode(errors="replace").strip())
+        code = await twin.process.wait()
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        what = "its twin" if twin.how == NATIVE else f"its emulator ({twin.how})"
+        if self._on_end:
+            self._on_end(f"{twin.name}: {what} ended ({how}); it said: {'; '.join(said) or 'nothing'}")
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -44,9 +44,15 @@ class Found:
         return self.hello.uid.hex()
 
 
-def emulated_uid(name: str) -> str:
-    """Return the unique id of the twin that stands in for the node of this name: the first 8 bytes of BLAKE2s."""
+def named_uid(name: str) -> str:
+    """Return the unique id of the node of this name, unless the federation file gives it one: its image and its twin
+    have it. The first 8 bytes of BLAKE2s."""
     return hashlib.blake2s(name.encode(), digest_size=8).hexdigest()
+
+
+def node_uid(spec: NodeSpec) -> str:
+    """Return the unique id that is compiled into a node's image and given to its twin: 16 hexadecimal digits."""
+    return spec.uid or named_uid(spec.name)
 
 
 async def assemble(
@@ -172,10 +178,10 @@ def check_unique(found: Sequence[Found]) -> None:
 def match(specs: Sequence[NodeSpec], found: Sequence[Found]) -> tuple[list[tuple[NodeSpec, Found | None]], list[Found]]:
     """Return who stands for each node of the file, and who for none.
 
-    By unique id first (a twin's follows from its node's name), then by board, the lowest id for the first node.
+    By unique id first (it follows from the node's name), then by board, the lowest id for the first node.
     """
     free = {each.uid: each for each in sorted(found, key=lambda each: each.uid)}
-    chosen = {spec.name: free.pop(spec.uid or emulated_uid(spec.name), None) for spec in specs}
+    chosen = {spec.name: free.pop(node_uid(spec), None) for spec in specs}
     for spec in specs:
         if chosen[spec.name] is None and spec.uid is None:
             uid = next((uid for uid, each in free.items() if each.hello.board == spec.board), None)
@@ -212,7 +218,7 @@ def check(found: Found, plan: Plan, federation: Path) -> None:
 
 def virtual(port: str) -> bool:
     """Whether there is no wire behind a port of which we could set the rate."""
-    return port.startswith(("socket://", "/dev/pts/"))
+    return port.startswith("socket://")
 
 
 @cache

@@ -14,7 +14,7 @@ from coordinator.errors import FirmwareMismatch
 from coordinator.federation import NodeSpec
 from coordinator.link.errors import LinkError
 from coordinator.link.session import Session
-from coordinator.roster import Found, check, check_unique, emulated_uid, match, rebuild_command
+from coordinator.roster import Found, check, check_unique, match, named_uid, rebuild_command
 from tests.coordinator.test_rounds import GRAPH, plan
 
 FEDERATION = Path("/home/me/f.toml")
@@ -35,7 +35,7 @@ def uid(number: int) -> str:
 
 
 def test_the_uid_of_a_twin_is_documented() -> None:
-    assert emulated_uid("esp32dev-1") == hashlib.blake2s(b"esp32dev-1", digest_size=8).hexdigest()
+    assert named_uid("esp32dev-1") == hashlib.blake2s(b"esp32dev-1", digest_size=8).hexdigest()
 
 
 A, B, C = (NodeSpec(name, "esp32dev", None) for name in ("a", "b", "c"))
@@ -45,7 +45,7 @@ MATCHES = [
     ("the lowest id first", [A, B], [uid(2), uid(1)], {"a": uid(1), "b": uid(2)}, []),
     ("a uid beats the order", [A, NAMED], [uid(9), uid(10)], {"a": uid(10), "named": uid(9)}, []),
     ("a uid that is absent", [NAMED], [uid(1)], {"named": None}, [uid(1)]),
-    ("a twin by its name", [A, B], [emulated_uid("b"), uid(1)], {"a": uid(1), "b": emulated_uid("b")}, []),
+    ("a twin by its name", [A, B], [named_uid("b"), uid(1)], {"a": uid(1), "b": named_uid("b")}, []),
     ("another board", [MEGA], [uid(1)], {"mega": None}, [uid(1)]),
     ("more than are listed", [A], [uid(1), uid(2)], {"a": uid(1)}, [uid(2)]),
     ("fewer than are listed", [A, B, C], [uid(1)], {"a": uid(1), "b": None, "c": None}, []),

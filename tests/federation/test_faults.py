@@ -24,7 +24,7 @@ from coordinator.events import Event, NodeAnswered, NodeFailed, NodeMissing, Nod
 from coordinator.federation import Federation
 from coordinator.link.errors import LinkError, LinkTimeout, PortError
 from coordinator.results import load
-from coordinator.roster import emulated_uid
+from coordinator.roster import named_uid
 from tests.federation.world import World
 
 pytestmark = pytest.mark.e2e
@@ -234,7 +234,7 @@ def test_a_board_reset_while_it_trains_is_sent_everything_again(world: World, tm
 
     async def play() -> str:
         async with Twins(described, world.programs, tmp_path / "shards") as twins:
-            uid, first, second = emulated_uid("esp32dev-2"), free_port(), free_port()
+            uid, first, second = named_uid("esp32dev-2"), free_port(), free_port()
             shard, wire = tmp_path / "shards" / "esp32dev-2.tfs", Wire(free_port())
             async with (
                 twin_on_tcp(world, shard, first, uid) as dying,
@@ -272,7 +272,7 @@ def test_a_port_that_comes_back_is_used_again(world: World, tmp_path: Path) -> N
 
     async def play() -> None:
         async with Twins(described, world.programs, tmp_path / "shards") as twins:
-            uid, port = emulated_uid("esp32dev-2"), free_port()
+            uid, port = named_uid("esp32dev-2"), free_port()
             shard = tmp_path / "shards" / "esp32dev-2.tfs"
             tasks: list[asyncio.Task[None]] = []
 

@@ -1,0 +1,58 @@
+"""The image of one node: its tier, its samples and its id compiled in, as it is flashed or run in an emulator.
+
+Images of one board are built in one folder, one after the other, so that each compiles no more than what differs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from codegen.planner import Plan
+from coordinator import platformio
+from coordinator.errors import ToolchainError
+from coordinator.federation import Federation, NodeSpec
+from coordinator.roster import node_uid
+
+
+def samples_held(federation: Federation, plans: Mapping[str, Plan]) -> dict[str, int]:
+    """Return how many of its samples each node's image holds: the first ones, as many as its board's flash has room
+    for."""
+    most = federation.data.samples_per_node
+    return {spec.name: min(most, plans[spec.board].samples_in_flash) for spec in federation.nodes()}
+
+
+def build_image(federation: Federation, spec: NodeSpec, shard: Path, folder: Path | None = None) -> Path:
+    """Build a node's image with the samples of `shard`; return the ELF file, a copy that later builds leave alone.
+
+    `folder` is where PlatformIO builds (None: the project's .pio). Raises ToolchainError with what the build said.
+    """
+    with platformio.workspace(folder) as place:
+        what = f"the image of {spec.name} could not be built"
+        platformio.run(what, [spec.board], place, _variables(federation, spec, shard))
+        made = [path for path in (place / "build" / spec.board).glob("*.elf") if path.stem in ("firmware", "program")]
+        if not made:
+            raise ToolchainError(f"{place / 'build' / spec.board}: PlatformIO left no image; expected firmware.elf")
+        image = place / "images" / federation.name / f"{spec.name}.elf"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        newest = max(made, key=lambda path: path.stat().st_mtime)
+        shutil.copyfile(newest, image)
+    return image
+
+
+def upload_image(federation: Federation, spec: NodeSpec, shard: Path, port: str, folder: Path | None = None) -> None:
+    """Build a node's image and upload it to the board on `port`. Raises ToolchainError with what PlatformIO said."""
+    with platformio.workspace(folder) as place:
+        what = f"{port}: {spec.name} could not be flashed"
+        arguments = ["--target", "upload", "--upload-port", port]
+        platformio.run(what, [spec.board], place, _variables(federation, spec, shard), arguments)
+
+
+def _variables(federation: Federation, spec: NodeSpec, shard: Path) -> dict[str, str]:
+    """Return what codegen/prebuild.py reads."""
+    return {
+        "TIERFED_FEDERATION": str(federation.path),
+        "TIERFED_SHARD": str(shard.absolute()),
+        "TIERFED_UID": node_uid(spec),
+    }
