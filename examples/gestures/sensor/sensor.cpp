@@ -9,8 +9,8 @@
 extern "C" {
 #include "gestures.h"
 #include "model.h"
-#include "node/sensor.h"
 }
+#include "node/sensor.h"
 
 static_assert(MODEL_FEATURES == GESTURES_BYTES, "the model's input is not a window: expected keras.Input((64, 3))");
 static_assert(MODEL_CLASSES == GESTURES_KINDS, "the model tells apart more or fewer gestures than the button labels");
