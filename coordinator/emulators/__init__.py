@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,7 +21,8 @@ from coordinator.errors import ToolchainError
 SOURCES = Path(__file__).parent
 BUILT = PROJECT_ROOT / ".tierfed" / "emulators"
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
-PROGRAMS = {"simavr": "atmega"}  # what `emulation` in a board file says: the program that it means
+PROGRAMS = {"simavr": "atmega", "unicorn": "nrf52"}  # by what `emulation` in a board file says
+SIMAVR = Path("/usr/include/simavr/sim_avr.h")
 
 
 @dataclass(frozen=True)
@@ -39,38 +41,46 @@ def command(kind: str, image: Path, board: Board, uid: str, pace: bool = False) 
 
     `pace` keeps emulated time from running ahead of the wall's. Raises ToolchainError.
     """
-    return [str(build(kind)), str(image), board.mcu, str(board.frequency_hz), "--uid", uid, *["--pace"] * pace]
+    chip = [board.mcu, str(board.frequency_hz)] if kind == "simavr" else [board.mcu]
+    return [str(build(kind)), str(image), *chip, "--uid", uid, *["--pace"] * pace]
 
 
 def build(kind: str) -> Path:
     """Compile an emulator unless it is there; return its path. Raises ToolchainError."""
-    name = PROGRAMS[kind]
-    arguments = [*FLAGS, *_needed()]
-    sources = [SOURCES / f"{name}.c", SOURCES / "wire.c", SOURCES / "wire.h"]
-    told = b"\0".join([*(source.read_bytes() for source in sources), *(text.encode() for text in arguments)])
+    name, options = PROGRAMS[kind], [*FLAGS, *_library(kind)]
+    sources = [path for which in (name, "wire") for path in sorted(SOURCES.glob(f"{which}*.[ch]"))]
+    told = b"\0".join([*(option.encode() for option in options), *(path.read_bytes() for path in sources)])
     program = BUILT / hashlib.sha256(told).hexdigest()[:16] / name
     if program.exists():
         return program
     program.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=program.parent) as folder:  # others may be at it, too
         made = Path(folder) / name
-        compiler = ["gcc", *map(str, sources[:2]), *arguments, "-o", str(made)]
+        compiler = ["gcc", *(str(path) for path in sources if path.suffix == ".c"), *options, "-o", str(made)]
         done = subprocess.run(compiler, capture_output=True, text=True, check=False)
         if done.returncode:
-            tried = " ".join(compiler)
-            raise ToolchainError(f"the emulator {name} could not be built; `{tried}` said:\n{done.stderr.strip()}")
+            said = done.stderr.strip()
+            raise ToolchainError(f"the emulator {name} could not be built; `{' '.join(compiler)}` said:\n{said}")
         made.replace(program)
     return program
 
 
-def _needed() -> list[str]:
-    """Return the compiler's arguments for the library that does the work. Raises ToolchainError."""
-    install = "apt-get install gcc libc6-dev libsimavr-dev"
+def _library(kind: str) -> list[str]:
+    """Return the compiler's options for the library that does the work. Raises ToolchainError."""
+    name, install = PROGRAMS[kind], "apt-get install gcc libc6-dev" + " libsimavr-dev" * (kind == "simavr")
     if shutil.which("gcc") is None:
-        raise ToolchainError(f"gcc is missing; expected it to compile the emulator: {install}")
-    if not Path("/usr/include/simavr/sim_avr.h").exists():
-        raise ToolchainError(f"libsimavr's headers are missing; expected them to emulate an AVR: {install}")
-    return ["-lsimavr"]
+        raise ToolchainError(f"gcc is missing; expected it for the emulator {name}: {install}")
+    if kind == "simavr":
+        if not SIMAVR.exists():
+            raise ToolchainError(f"{SIMAVR} is missing; expected it for the emulator {name}: {install}")
+        return ["-lsimavr"]
+    found = find_spec("unicorn")
+    folder = Path(found.origin).parent if found and found.origin else None
+    library = next((folder / "lib").glob("libunicorn.so*"), None) if folder else None
+    if folder is None or library is None or not (folder / "include").is_dir():
+        pip = "pip install 'unicorn>=2.1,<3'"
+        raise ToolchainError(f"PyPI's unicorn is missing, or its library; expected it for the emulator {name}: {pip}")
+    return ["-isystem", str(folder / "include"), str(library), f"-Wl,-rpath,{library.parent}"]
 
 
 def read_measured(line: str) -> Measured:

@@ -4,8 +4,8 @@
  *
  * The first line printed is PORT and the pty's name. Bytes travel at the rates that the two ends have set: one that
  * arrives at another rate than the board's arrives as noise. Emulated time runs as fast as it can while the program
- * works, and no faster than the clock on the wall while it sleeps, or at all with --pace. SIGUSR1 has it print a line of
- * JSON: cycles, those awake, the deepest use of the stack and what lay untouched between it and the data (bytes), and
+ * works, and no faster than the clock on the wall while it sleeps, or at all with --pace. SIGUSR1 makes it print a line
+ * of JSON: cycles, those awake, the deepest use of the stack and what lay untouched between it and the data (bytes), and
  * the bytes that came while the UART's two were still unread. It ends on SIGTERM, or with the process that started it,
  * after one such line more. */
 #include <simavr/avr_eeprom.h>
@@ -21,7 +21,7 @@
 
 #define PAINT 0xA5
 #define UART_DEPTH 2
-#define IDENTITY_AT 4 /* in EEPROM: firmware/ports/arduino/identity.cpp */
+#define IDENTITY_AT 4 /* in EEPROM: firmware/ports/arduino/cores/avr.cpp */
 
 static struct {
     avr_t *avr;

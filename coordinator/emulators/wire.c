@@ -98,8 +98,12 @@ wire_options wire_arguments(int argc, char **argv, int count, const char *usage)
 
 void wire_random(void *bytes, size_t count)
 {
-    if (getrandom(bytes, count, 0) != (ssize_t)count) {
-        wire_fail("the system has no random numbers");
+    for (uint8_t *next = bytes, *end = next + count; next < end;) {
+        const ssize_t got = getrandom(next, (size_t)(end - next), 0);
+        if (got < 0 && errno != EINTR) {
+            wire_fail("the system has no random numbers");
+        }
+        next += got > 0 ? got : 0;
     }
 }
 
