@@ -82,9 +82,10 @@ static void send_next(void)
         sending = false;
         return;
     }
-    UART_TXD = queued.bytes[tail % RING_BYTES];
+    const uint8_t byte = queued.bytes[tail % RING_BYTES];
     queued.tail = tail + 1;
     sending = true;
+    UART_TXD = byte; /* last: its interrupt comes here again */
 }
 
 /* Sending comes first: the wire rests until the next byte is there, while six received ones may wait in the UART. */
