@@ -1,7 +1,7 @@
 """How much flash the kernels take that a model calls: measured, in bytes per kind of layer.
 
-`python -m benchmarks.code_size` builds images for the Mega and prints these numbers. A kind counts once however many
-layers are of it; the layer that reads the samples, and frozen layers, have kernels of their own.
+`python -m benchmarks.code_size` builds images for the Mega, or for another board, and prints these numbers. A kind
+counts once however many layers are of it; the layer that reads the samples, and frozen layers, have their own kernels.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ CALL_BYTES = 96  # at most, where nothing was measured and framework_flash holds
 
 
 class Code(NamedTuple):
-    """`base`: beyond framework_flash in any case; `kinds`: a kind's kernels and their calls; `again`: each further
-    layer of a kind. Bytes; framework_flash holds the float kernels of a first dense layer: others may take less."""
+    """`base`: beyond framework_flash in any case; `kinds`: a kind's kernels and their calls, and the code that a buffer
+    needs; `again`: each further layer of a kind. Bytes; framework_flash holds the float kernels of a first dense layer:
+    others may take less."""
 
     base: int
     kinds: Mapping[str, int]
@@ -71,16 +72,71 @@ MEASURED: Mapping[tuple[str, str], Code] = {  # by PlatformIO platform and arith
         },
         270,
     ),
+    ("nordicnrf52", "f32"): Code(
+        0,
+        {
+            "gradients": 358,
+            "origin": 812,
+            "first dense": 0,
+            "first conv2d": 1274,
+            "first depthwise_conv2d": -1101,
+            "dense": 108,
+            "last dense": 2871,
+            "conv2d": 4577,
+            "depthwise_conv2d": 2429,
+            "max_pool": 1353,
+            "average_pool": 1056,
+            "frozen first dense": -1284,
+            "frozen dense": 84,
+            "frozen first conv2d": -629,
+            "frozen conv2d": 2352,
+            "frozen first depthwise_conv2d": -1542,
+            "frozen depthwise_conv2d": 1517,
+            "frozen max_pool": 657,
+            "frozen average_pool": 493,
+        },
+        88,
+    ),
+    ("nordicnrf52", "fixed"): Code(
+        -1825,
+        {
+            "first dense": 0,
+            "first conv2d": 1829,
+            "first depthwise_conv2d": 1386,
+            "dense": 344,
+            "last dense": 1332,
+            "conv2d": 2364,
+            "depthwise_conv2d": 2459,
+            "max_pool": 1323,
+            "average_pool": 1243,
+            "frozen first dense": -894,
+            "frozen dense": 231,
+            "frozen first conv2d": -149,
+            "frozen conv2d": 384,
+            "frozen first depthwise_conv2d": -314,
+            "frozen depthwise_conv2d": 860,
+            "frozen max_pool": 552,
+            "frozen average_pool": 452,
+        },
+        110,
+    ),
 }
 
 
-def code_bytes(platform: str, kernel: str, graph: Graph) -> int:
-    """Return the flash that the kernels of a model take, beyond framework_flash."""
+def code_bytes(platform: str, kernel: str, graph: Graph, accumulates: bool = False, keeps_origin: bool = False) -> int:
+    """Return the flash that the kernels of a model take, beyond framework_flash; and the code that its buffers need."""
     if (platform, kernel) not in MEASURED:
         return CALL_BYTES * CALLS * len(graph.layers)
     measured, seen = MEASURED[platform, kernel], list(kinds(graph))
     once = dict.fromkeys(seen)
-    return measured.base + sum(measured.kinds[kind] for kind in once) + measured.again * (len(seen) - len(once))
+    extra = sum(measured.kinds.get(name, 0) for name in buffers(accumulates, keeps_origin))
+    return measured.base + sum(measured.kinds[kind] for kind in once) + measured.again * (len(seen) - len(once)) + extra
+
+
+def buffers(accumulates: bool, keeps_origin: bool) -> Iterator[str]:
+    """Name the buffers that a model has beside its weights."""
+    yield from ("gradients",) * accumulates
+    yield from ("origin",) * keeps_origin
 
 
 def kinds(graph: Graph) -> Iterator[str]:

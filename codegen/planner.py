@@ -234,7 +234,8 @@ def _plan(board: Board, graph: Graph, ordered: Sequence[Tier], tier: Tier, train
     for accumulates in may_accumulate:
         for keeps_origin in may_keep_origin:
             arrays = _arrays(board, graphs, accumulates, keeps_origin)
-            flash = board.training.framework_flash + code_bytes(board.training.env, board.training.kernel, own.graph)
+            env, kernel = board.training.env, board.training.kernel
+            flash = board.training.framework_flash + code_bytes(env, kernel, own.graph, accumulates, keeps_origin)
             flash += sum(array.bytes for array in arrays if array.section != "ram")
             parts = _ram_parts(board, own.graph, arrays)
             found = Plan(

@@ -8,9 +8,9 @@ import pytest
 
 from boards import seed
 from boards.seed import SeedError
+from tests.boards.conftest import NOWHERE
 
 pytestmark = pytest.mark.xdist_group("seed")  # filled once for all of them
-NOWHERE = ("registry.invalid",)  # RFC 2606: never resolves
 
 
 @pytest.fixture(autouse=True)
@@ -20,17 +20,6 @@ def no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(variable, os.environ.get(variable) or str(Path.home() / folder))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("PLATFORMIO_CORE_DIR", raising=False)
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project that was seeded once."""
-    root = tmp_path_factory.mktemp("a project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(root / "home"))
-        patch.delenv("PLATFORMIO_CORE_DIR", raising=False)
-        assert seed.seed(root, NOWHERE)
-    return root
 
 
 def _packages(root: Path) -> set[str]:

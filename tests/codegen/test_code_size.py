@@ -39,13 +39,22 @@ def test_a_kind_counts_once_and_each_further_layer_a_little(
 
 def test_every_kind_is_measured() -> None:
     windows = ("conv2d", "depthwise_conv2d")
-    for measured, frozen in product((AVR, MEASURED["atmelavr", "fixed"]), ("", "frozen ")):
+    for measured, frozen in product(MEASURED.values(), ("", "frozen ")):
         assert {f"{frozen}{kind}" for kind in ("dense", *windows, "max_pool", "average_pool")} <= set(measured.kinds)
         assert {f"{frozen}first {kind}" for kind in ("dense", *windows)} <= set(measured.kinds)
         assert "last dense" in measured.kinds
 
 
+def test_buffers_have_code_where_it_was_measured() -> None:
+    whole, cortex = graph(), MEASURED["nordicnrf52", "f32"]
+    alone = code_bytes("nordicnrf52", "f32", whole)
+    assert code_bytes("nordicnrf52", "f32", whole, accumulates=True) == alone + cortex.kinds["gradients"]
+    both = code_bytes("nordicnrf52", "f32", whole, accumulates=True, keeps_origin=True)
+    assert both == alone + cortex.kinds["gradients"] + cortex.kinds["origin"]
+    assert code_bytes("atmelavr", "f32", whole, True, True) == code_bytes("atmelavr", "f32", whole)
+
+
 def test_where_nothing_was_measured_only_calls_count() -> None:
     whole = graph()
-    assert code_bytes("nordicnrf52", "f32", whole) == CALLS * CALL_BYTES * 4
-    assert code_bytes("nordicnrf52", "f32", replace(whole, layers=whole.layers[:1])) == CALLS * CALL_BYTES
+    assert code_bytes("espressif32", "f32", whole) == CALLS * CALL_BYTES * 4
+    assert code_bytes("espressif32", "f32", replace(whole, layers=whole.layers[:1])) == CALLS * CALL_BYTES

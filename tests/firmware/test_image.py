@@ -36,6 +36,9 @@ UID = "00000000000000a1"
 SAMPLES = 4
 TOLERANCE = 0.02
 SPARE = 128  # bytes between stack and data that nothing ever touches
+AVR, BARE = ("uno", "megaatmega2560"), ("nrf52_dk_bare", "nrf52840_dk_bare")
+PREFIX = {"atmelavr": "avr-", "nordicnrf52": "arm-none-eabi-"}  # of the tools
+RAM = 0x20000000  # where a Cortex-M has it
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,23 @@ class Image:
 
     def symbols(self) -> dict[str, int]:
         """Return the size of each symbol that has one; link-time optimisation renames what is static."""
-        listing = subprocess.run(["avr-nm", "-S", self.plain], capture_output=True, text=True, check=True).stdout
-        rows = (line.split() for line in listing.splitlines())
+        rows = (line.split() for line in self.tool("nm", "-S").splitlines())
         return {re.sub(r"\.lto_priv\.\d+$", "", row[3]): int(row[1], 16) for row in rows if len(row) == 4}
+
+    def addresses(self) -> dict[str, int]:
+        """Return where each symbol is."""
+        rows = (line.split() for line in self.tool("nm").splitlines())
+        return {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
 
     def sections(self) -> dict[str, int]:
         """Return the size of each section."""
-        listing = subprocess.run(["avr-size", "-A", self.plain], capture_output=True, text=True, check=True).stdout
-        rows = (line.split() for line in listing.splitlines())
+        rows = (line.split() for line in self.tool("size", "-A").splitlines())
         return {row[0]: int(row[1]) for row in rows if len(row) == 3 and row[1].isdigit()}
+
+    def tool(self, name: str, *options: str) -> str:
+        """Return what one of the compiler's tools prints of the image without samples."""
+        command = [PREFIX[self.board.training.env] + name, *options, str(self.plain)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +87,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / ".platformio"
 
 
-@pytest.fixture(scope="module", params=["uno", "megaatmega2560"])
+@pytest.fixture(scope="module", params=[*AVR, *BARE])
 def image(request: pytest.FixtureRequest, core: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
     board, folder = boards.load(request.param), tmp_path_factory.mktemp(request.param)
     path = PROJECT_ROOT / "examples" / "mnist" / "federation.toml"
@@ -121,6 +132,20 @@ def test_planned_ram_and_flash_are_what_the_linker_maps(image: Image) -> None:
     assert image.plan.flash == pytest.approx(flash, rel=TOLERANCE)
 
 
+@pytest.mark.parametrize("image", BARE, indirect=True)
+def test_a_cortex_starts_at_reset_with_its_stack_at_the_end_of_its_ram(image: Image, tmp_path: Path) -> None:
+    path = tmp_path / "flash.bin"
+    subprocess.run(["arm-none-eabi-objcopy", "-O", "binary", image.plain, path], check=True)
+    stack, reset, *vectors = np.frombuffer(path.read_bytes()[:256], np.uint32).tolist()
+    assert stack == RAM + image.board.ram
+    thumb = {name: address | 1 for name, address in image.addresses().items()}
+    assert reset == thumb["reset"]
+    own = {16 + 2: thumb["uart_interrupt"], 16 + 8: thumb["chip_timer_interrupt"]}
+    reserved = dict.fromkeys((7, 8, 9, 10, 13), 0)
+    expected = own | reserved
+    assert vectors == [expected.get(number, thumb["restart"]) for number in range(2, 64)]
+
+
 @contextmanager
 def running(command: list[str]) -> Iterator[tuple[str, list[str]]]:
     """Start a twin or an emulator; yield its port, and a list that its last words are in afterwards."""
@@ -163,6 +188,7 @@ def hold_round(command: list[str], image: Image) -> tuple[bytes, list[str]]:
     return update, said
 
 
+@pytest.mark.parametrize("image", AVR, indirect=True)
 def test_a_round_on_the_chip_is_the_twins_to_the_bit(image: Image, compile_program: CompileProgram) -> None:
     training = image.board.training
     defines = {

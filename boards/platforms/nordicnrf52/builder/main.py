@@ -36,7 +36,7 @@ def jlink() -> str:
         return openocd("jlink")
     script = Path(env.subst("$BUILD_DIR")) / "upload.jlink"
     script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text(f'h\nloadfile "{env.subst("$BUILD_DIR/${PROGNAME}.hex")}"\nr\nq\n', encoding="utf-8")
+    script.write_text(f'h\nloadfile "{env.subst("$BUILD_DIR/${PROGNAME}.hex")}"\nr\ng\nq\n', encoding="utf-8")
     options = f"-device {board.get('debug.jlink_device')} -if swd -speed 4000 -autoconnect 1 -NoGui 1"
     return f'JLinkExe {options} -CommanderScript "{script}"'
 
