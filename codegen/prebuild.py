@@ -168,36 +168,57 @@ def link_defines(root: Path, board: str) -> list[tuple[str, Any]]:
     return [*sizes, *rates, ("FIRMWARE_HASH", f"0x{firmware_hash(root):08x}UL")]
 
 
+def sensor_folder(out: Path, federation: Path) -> Path | None:
+    """The federation's own code for a sensor, if the samples of this board come from one."""
+    header = (out / "model.h").read_text(encoding="utf-8")
+    if not re.search(r"^#define MODEL_SOURCE_SENSOR 1$", header, re.MULTILINE):
+        return None
+    folder = federation.parent / "sensor"
+    if not any(path.suffix in (".c", ".cpp") for path in folder.glob("*")):
+        raise PrebuildError(
+            f'{federation}: source = "sensor", but {folder} has no .c or .cpp; expected the two functions of '
+            "firmware/node/sensor.h there"
+        )
+    return folder
+
+
 def configure(env: Any) -> None:
     """Prepare one PlatformIO environment: headers made, flags set for our own sources and for nothing else."""
     if env.IsCleanTarget():
         return
     root, out = Path(env.subst("$PROJECT_DIR")), Path(env.subst("$BUILD_DIR")).resolve() / "generated"
     board = env.get("BOARD") or env.GetProjectOption("custom_board", "")
-    federation = os.environ.get("TIERFED_FEDERATION") or env.GetProjectOption("custom_federation", "")
+    federation = (
+        root / (os.environ.get("TIERFED_FEDERATION") or env.GetProjectOption("custom_federation", ""))
+    ).resolve()
     if not board:
         raise PrebuildError(f"platformio.ini: [env:{env['PIOENV']}] has no board; expected `board` or `custom_board`")
-    if generate(root, board, (root / federation).resolve(), out):
+    if generate(root, board, federation, out):
         print(f"Generated {out.relative_to(root) if root in out.parents else out} for {board}")
     place_shard(out, os.environ.get("TIERFED_SHARD", ""))
     optimize = "-Os" if env.subst("$PIOPLATFORM") in SMALL else "-O2"
     defines = [*link_defines(root, board), *identity_defines(os.environ.get("TIERFED_UID", ""))]
     sources = Path(env.subst("$PROJECT_SRC_DIR")).resolve()
+    sensor = None if env.subst("$PIOPLATFORM") == "native" else sensor_folder(out, federation)  # a twin replays a file
     if env.IsIntegrationDump():  # what an editor's index is made from
         env.Append(CPPPATH=[str(out)], CPPDEFINES=defines)
 
     def compile_ours(env: Any, node: Any) -> Any:
         path = Path(node.srcnode().get_abspath()).resolve()
-        if sources not in path.parents:
+        if sources not in path.parents and sensor not in path.parents:
             return node
         strict = path.suffix == ".c"
-        return env.Object(
+        made = env.Object(
             node,
             CPPPATH=[str(out), *env.get("CPPPATH", [])],
             CPPDEFINES=[*env.get("CPPDEFINES", []), *defines],
             CFLAGS=[*env.get("CFLAGS", []), *C_FLAGS],
             CCFLAGS=[*env.get("CCFLAGS", []), optimize, *(CC_FLAGS if strict else [])],
         )
+        if sensor and path == sources / "node" / "node.c":  # here, because only now the libraries' headers are known
+            for objects in env.CollectBuildFiles("$BUILD_DIR/sensor", str(sensor)):
+                made += objects
+        return made
 
     env.AddBuildMiddleware(compile_ours)
 

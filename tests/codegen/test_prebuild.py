@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codegen.prebuild import PrebuildError, identity_defines, place_shard
+from codegen.prebuild import PrebuildError, identity_defines, place_shard, sensor_folder
 from coordinator.data import write_shard
 
 
@@ -49,3 +49,19 @@ def test_an_id_is_16_hexadecimal_digits() -> None:
     for wrong in ("a1", "00000000000000g1", "0x000000000000a1", "00000000000000a1\n"):
         with pytest.raises(PrebuildError, match="expected 16 hexadecimal digits"):
             identity_defines(wrong)
+
+
+def test_a_sensors_code_lies_beside_the_federation_file(tmp_path: Path) -> None:
+    header, folder, federation = tmp_path / "model.h", tmp_path / "sensor", tmp_path / "federation.toml"
+    header.write_text("#define MODEL_SOURCE_SENSOR 0\n")
+    assert sensor_folder(tmp_path, federation) is None
+    header.write_text("#define MODEL_SOURCE_FLASH 0\n#define MODEL_SOURCE_SENSOR 1\n")
+    for name in ("absent", "notes.md", "gestures.h"):
+        with pytest.raises(
+            PrebuildError, match=r'federation.toml: source = "sensor", but .*sensor has no \.c or \.cpp'
+        ):
+            sensor_folder(tmp_path, federation)
+        folder.mkdir(exist_ok=True)
+        (folder / name).touch()
+    (folder / "sensor.cpp").touch()
+    assert sensor_folder(tmp_path, federation) == folder
