@@ -14,52 +14,51 @@
 
 /// Decoding ///
 
-static void start_over(struct link_decoder *decoder)
-{
-    decoder->length = 0;
-    decoder->block = 0;
-    decoder->zero_due = false;
-    decoder->bad = false;
-}
-
 void link_decoder_reset(struct link_decoder *decoder)
 {
     memset(decoder, 0, sizeof *decoder);
 }
 
-static void push(struct link_decoder *decoder, uint8_t byte)
+/* Undo COBS in place: each code byte but the first becomes the zero it stands for, so what was decoded begins behind the
+ * first. False if the last block is longer than what is there. A code of 255 stands for no zero; none but the last of
+ * so short a frame can be one. */
+static bool unstuff(uint8_t *buffer, uint8_t length)
 {
-    if (decoder->length == sizeof decoder->buffer) {
-        decoder->bad = true;
-    } else {
-        decoder->buffer[decoder->length++] = byte;
+    uint16_t at = 0;
+    while (at < length) {
+        const uint8_t code = buffer[at];
+        buffer[at] = 0;
+        at = (uint16_t)(at + code);
     }
+    return at == length;
 }
 
 /* A delimiter arrived: is what came before it a frame? */
 static bool finish(struct link_decoder *decoder, struct link_frame *frame)
 {
-    const uint8_t *buffer = decoder->buffer;
+    const uint8_t *body = decoder->buffer + 1;
     const uint8_t length = decoder->length;
-    const bool nothing = length == 0 && decoder->block == 0 && !decoder->zero_due && !decoder->bad;
-    bool whole = !decoder->bad && decoder->block == 0 && length >= HEADER + CHECK;
-    start_over(decoder);
-    if (nothing) {
+    const bool bad = decoder->bad;
+    decoder->length = 0;
+    decoder->bad = false;
+    if (length == 0) {
         return false; /* repeated delimiters are how a sender flushes noise out of the wire */
     }
+    bool whole = !bad && length > HEADER + CHECK && unstuff(decoder->buffer, length);
     if (whole) {
-        const uint16_t crc = link_crc16(0xFFFF, buffer, (uint16_t)(length - CHECK));
-        whole = buffer[length - 2] == (uint8_t)crc && buffer[length - 1] == (uint8_t)(crc >> 8);
+        const uint8_t *check = body + length - 1 - CHECK;
+        const uint16_t crc = link_crc16(0xFFFF, body, (uint16_t)(check - body));
+        whole = check[0] == (uint8_t)crc && check[1] == (uint8_t)(crc >> 8);
     }
     if (!whole) {
         decoder->rejected++;
         return false;
     }
-    frame->type = buffer[0];
-    frame->transfer = buffer[1];
-    frame->chunk = (uint16_t)(buffer[2] | (uint16_t)((uint16_t)buffer[3] << 8));
-    frame->payload = buffer + HEADER;
-    frame->length = (uint8_t)(length - HEADER - CHECK);
+    frame->type = body[0];
+    frame->transfer = body[1];
+    frame->chunk = (uint16_t)(body[2] | (uint16_t)((uint16_t)body[3] << 8));
+    frame->payload = body + HEADER;
+    frame->length = (uint8_t)(length - 1 - HEADER - CHECK);
     return true;
 }
 
@@ -68,55 +67,37 @@ bool link_decode(struct link_decoder *decoder, uint8_t byte, struct link_frame *
     if (byte == 0) {
         return finish(decoder, frame);
     }
-    if (decoder->bad) {
-        return false;
+    if (decoder->length == sizeof decoder->buffer) {
+        decoder->bad = true;
+    } else {
+        decoder->buffer[decoder->length++] = byte;
     }
-    if (decoder->block != 0) {
-        decoder->block--;
-        push(decoder, byte);
-        return false;
-    }
-    if (decoder->zero_due) {
-        push(decoder, 0);
-    }
-    decoder->block = (uint8_t)(byte - 1);
-    decoder->zero_due = byte != 0xFF;
     return false;
 }
 
 /// Encoding ///
 
-struct stuffer {
-    uint8_t *out;
-    uint8_t code;   /* where the running block's code byte belongs */
-    uint8_t length; /* bytes written, the open code byte included */
-};
-
-static void stuff(struct stuffer *s, const uint8_t *data, uint8_t length)
+uint16_t link_encode(uint8_t *out, uint8_t type, uint8_t transfer, uint16_t chunk, uint8_t length)
 {
-    for (uint8_t i = 0; i < length; i++) {
-        if (data[i] == 0) {
-            s->out[s->code] = (uint8_t)(s->length - s->code);
-            s->code = s->length;
-        } else {
-            s->out[s->length] = data[i];
+    uint8_t *body = out + 1;
+    body[0] = type;
+    body[1] = transfer;
+    body[2] = (uint8_t)chunk;
+    body[3] = (uint8_t)(chunk >> 8);
+    uint8_t *check = body + HEADER + length;
+    const uint16_t crc = link_crc16(0xFFFF, body, (uint16_t)(check - body));
+    check[0] = (uint8_t)crc;
+    check[1] = (uint8_t)(crc >> 8);
+    /* At most 254 bytes, so no block can overflow and the last needs no successor. */
+    uint8_t *const end = check + CHECK;
+    uint8_t *code = out; /* where the running block's code byte belongs */
+    for (uint8_t *at = body; at != end; at++) {
+        if (*at == 0) {
+            *code = (uint8_t)(at - code);
+            code = at;
         }
-        s->length++;
     }
-}
-
-uint16_t link_encode(uint8_t *out, uint8_t type, uint8_t transfer, uint16_t chunk, const uint8_t *payload,
-                     uint8_t length)
-{
-    const uint8_t header[HEADER] = {type, transfer, (uint8_t)chunk, (uint8_t)(chunk >> 8)};
-    const uint16_t crc = link_crc16(link_crc16(0xFFFF, header, HEADER), payload, length);
-    const uint8_t check[CHECK] = {(uint8_t)crc, (uint8_t)(crc >> 8)};
-    struct stuffer s = {out, 0, 1};
-    stuff(&s, header, HEADER);
-    stuff(&s, payload, length);
-    stuff(&s, check, CHECK);
-    /* At most 254 bytes were stuffed, so no block can overflow and the last needs no successor. */
-    out[s.code] = (uint8_t)(s.length - s.code);
-    out[s.length] = 0;
-    return (uint16_t)(s.length + 1);
+    *code = (uint8_t)(end - code);
+    *end = 0;
+    return (uint16_t)(end + 1 - out);
 }

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Largest payload this node accepts and sends, 72 to 248 bytes; costs LINK_MTU + 6 bytes of RAM, and LINK_MTU + 8
+/* Largest payload this node accepts and sends, 72 to 248 bytes; costs LINK_MTU + 7 bytes of RAM, and LINK_MTU + 8
  * where the model's arena is smaller than that. */
 #ifndef LINK_MTU
 #define LINK_MTU 72
@@ -33,21 +33,18 @@ struct link_frame {
 /// Frames ///
 
 struct link_decoder {
-    uint8_t buffer[LINK_MTU + 6];
-    uint8_t length;   /* decoded bytes so far */
-    uint8_t block;    /* bytes left in the COBS block */
-    bool zero_due;    /* a zero follows the block */
-    bool bad;         /* this frame is already lost; wait for the delimiter */
-    uint16_t rejected; /* frames dropped: too long, bad COBS or bad CRC; wraps */
+    uint8_t buffer[LINK_MTU + 7]; /* as it came; once whole, decoded where it lies */
+    uint8_t length;               /* bytes so far */
+    bool bad;                     /* this frame is already lost; wait for the delimiter */
+    uint16_t rejected;            /* frames dropped: too long, bad COBS or bad CRC; wraps */
 };
 
 void link_decoder_reset(struct link_decoder *decoder);
 /* Feed one byte; true when a whole, valid frame is in `frame`. */
 bool link_decode(struct link_decoder *decoder, uint8_t byte, struct link_frame *frame);
-/* Encode into out[LINK_FRAME_MAX]; returns the bytes to send, the delimiter included. length <= LINK_MTU.
- * The payload may already lie at out + LINK_PAYLOAD_AT, where it goes: a sender needs no second buffer. */
-uint16_t link_encode(uint8_t *out, uint8_t type, uint8_t transfer, uint16_t chunk, const uint8_t *payload,
-                     uint8_t length);
+/* Make a frame of the `length` <= LINK_MTU bytes at out + LINK_PAYLOAD_AT, in place, in out[LINK_FRAME_MAX]; returns
+ * the bytes to send, the delimiter included. */
+uint16_t link_encode(uint8_t *out, uint8_t type, uint8_t transfer, uint16_t chunk, uint8_t length);
 
 /// Transfers: a blob in chunks of `payload` bytes, as BEGIN or FETCH says, the last one shorter ///
 

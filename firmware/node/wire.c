@@ -53,12 +53,12 @@ uint16_t wire_rejected(void)
 
 uint8_t *wire_payload(void)
 {
-    return FRAME + LINK_PAYLOAD_AT; /* link_encode works in place */
+    return FRAME + LINK_PAYLOAD_AT;
 }
 
 void wire_send(uint8_t type, uint8_t transfer, uint16_t chunk, uint8_t length)
 {
-    port_write(FRAME, link_encode(FRAME, type, transfer, chunk, wire_payload(), length));
+    port_write(FRAME, link_encode(FRAME, type, transfer, chunk, length));
 }
 
 void wire_error(uint8_t transfer, uint8_t code, uint32_t detail)

@@ -30,7 +30,9 @@ void peer_reset(struct peer *p)
 static void send(struct peer *p, uint8_t type, uint8_t id, uint16_t chunk, const uint8_t *payload, uint8_t length)
 {
     if (p->queued + LINK_FRAME_MAX <= OUT_MAX) {
-        p->queued += link_encode(p->sending + p->queued, type, id, chunk, payload, length);
+        uint8_t *frame = p->sending + p->queued;
+        memcpy(frame + LINK_PAYLOAD_AT, payload, length);
+        p->queued += link_encode(frame, type, id, chunk, length);
     }
 }
 

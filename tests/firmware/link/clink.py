@@ -48,25 +48,19 @@ class Link:
         library.link_crc16.argtypes = [c_uint16, ctypes.c_char_p, c_uint16]
         for name in ("decode", "incoming_complete", "incoming_begin", "outgoing_begin", "outgoing_next"):
             getattr(library, f"link_{name}").restype = c_bool
-        decoder = [("buffer", c_uint8 * (mtu + 6)), *((name, c_uint8) for name in ("length", "block"))]
-        flags = [("zero_due", c_bool), ("bad", c_bool), ("rejected", c_uint16)]
-        self._decoder = type("CDecoder", (ctypes.Structure,), {"_fields_": [*decoder, *flags]})
+        decoder = [("buffer", c_uint8 * (mtu + 7)), ("length", c_uint8), ("bad", c_bool), ("rejected", c_uint16)]
+        self._decoder = type("CDecoder", (ctypes.Structure,), {"_fields_": decoder})
         words = [(name, c_uint16) for name in ("next", "fresh", "serial")]
         tail = [("sent", c_uint16 * window), ("due", c_uint16), ("id", c_uint8), ("payload", c_uint8)]
         fields = [("size", c_uint32), *words, *tail, ("open", c_bool), ("flowing", c_bool)]
         self._outgoing = type("COutgoing", (ctypes.Structure,), {"_fields_": fields})
 
     def encode(self, frame: Frame) -> bytes:
-        """Return the frame's bytes; checks that encoding in place gives the same."""
-        apart = ctypes.create_string_buffer(self.mtu + 8)
-        place = ctypes.create_string_buffer(self.mtu + 8)
-        ctypes.memmove(ctypes.addressof(place) + 5, frame.payload, len(frame.payload))
-        head = (frame.type, frame.transfer, frame.chunk)
-        length = self.library.link_encode(apart, *head, frame.payload, len(frame.payload))
-        inside = ctypes.c_void_p(ctypes.addressof(place) + 5)
-        assert self.library.link_encode(place, *head, inside, len(frame.payload)) == length
-        assert apart.raw[:length] == place.raw[:length]
-        return apart.raw[:length]
+        """Return the frame's bytes."""
+        out = ctypes.create_string_buffer(self.mtu + 8)
+        ctypes.memmove(ctypes.addressof(out) + 5, frame.payload, len(frame.payload))
+        length = self.library.link_encode(out, frame.type, frame.transfer, frame.chunk, len(frame.payload))
+        return out.raw[:length]
 
     def decoder(self) -> CDecoder:
         """Return a fresh decoder."""

@@ -91,6 +91,7 @@ def test_repeated_delimiters_are_no_frames(link: Link) -> None:
 _FUZZ = """
 #include "link.h"
 #include <stdio.h>
+#include <string.h>
 
 /* Everything that a wire can do to the link: decode each byte, and treat every frame as every kind of message. */
 int main(void)
@@ -123,7 +124,8 @@ int main(void)
             if (++turns > LINK_WINDOW) {
                 return 2;
             }
-            link_encode(wire, 0x10, 1, chunk, blob + offset, length);
+            memcpy(wire + LINK_PAYLOAD_AT, blob + offset, length);
+            link_encode(wire, 0x10, 1, chunk, length);
         }
         if (count % 40 == 0) {
             link_incoming_begin(&in, 1, frame.length, frame.transfer * 3U, 0);
