@@ -155,7 +155,8 @@ bool node_poll(void)
         handle(&frame);
     }
     wire_tick();
+    const bool summed = !any && round_sum_some();
     const bool sent = round_send_chunk();
     const bool trained = round_train_sample();
-    return any || sent || trained;
+    return any || summed || sent || trained;
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define REPORT_MS 500U
+#define SUM_BYTES 32 /* at a time: an AVR has them before seven more arrive at 500,000 baud */
 
 static struct {
     struct message_setup setup;
@@ -19,7 +20,11 @@ static struct {
     struct link_outgoing out;
     uint32_t reported; /* when the last STATUS of training left */
     uint32_t failure;  /* sample at which training stopped, if `failed` */
-    uint8_t state;
+    uint32_t crc;      /* of the weights as they arrive, of the first `summed` bytes; then of the update once it is `made` */
+    size_t summed;
+    uint32_t size;     /* of the update */
+    uint8_t state, encoding; /* the latter of the update */
+    bool made;
     bool failed;  /* not finite: only another SETUP helps */
     bool spoiled; /* the incoming transfer is complete and wrong: it must begin anew */
 } node;
@@ -180,7 +185,9 @@ void round_begin(const struct link_frame *frame)
         /* The host decides: other weights for this round end what was done with the old ones. */
         node.state = STATE_READY;
         node.out.open = false;
-        node.spoiled = false;
+        node.spoiled = node.made = false;
+        node.summed = 0;
+        node.crc = 0;
         acknowledge();
     }
 }
@@ -199,6 +206,26 @@ void round_data(const struct link_frame *frame)
     acknowledge();
 }
 
+/* Sum at most so many bytes more of what has arrived without a gap; false if there are none. */
+static bool sum_arrived(size_t most)
+{
+    const size_t whole = (size_t)node.in.next * node.in.payload;
+    const size_t here = whole < sizeof model_weights ? whole : sizeof model_weights;
+    const size_t left = here - node.summed;
+    if (node.state != STATE_READY || left == 0) {
+        return false;
+    }
+    const size_t count = left < most ? left : most;
+    node.crc = link_crc32(node.crc, weights_bytes() + node.summed, (uint32_t)count);
+    node.summed += count;
+    return true;
+}
+
+bool round_sum_some(void)
+{
+    return sum_arrived(SUM_BYTES);
+}
+
 void round_commit(const struct link_frame *frame)
 {
     struct message_commit commit;
@@ -214,11 +241,12 @@ void round_commit(const struct link_frame *frame)
             refuse(frame, ERROR_WRONG_STATE, node.state);
             return;
         }
-        const uint32_t crc = link_crc32(0, weights_bytes(), MODEL_WEIGHT_BYTES);
+        sum_arrived(sizeof model_weights);
+        const bool damaged = node.crc != node.in.crc;
         const uint32_t bad = weights_first_bad();
-        node.spoiled = crc != node.in.crc || bad != WEIGHTS_USABLE;
+        node.spoiled = damaged || bad != WEIGHTS_USABLE;
         if (node.spoiled) {
-            refuse(frame, crc != node.in.crc ? ERROR_BAD_CRC : ERROR_NOT_FINITE, crc != node.in.crc ? crc : bad);
+            refuse(frame, damaged ? ERROR_BAD_CRC : ERROR_NOT_FINITE, damaged ? node.crc : bad);
             return;
         }
 #if MODEL_KEEPS_ORIGIN
@@ -257,6 +285,16 @@ void round_train(const struct link_frame *frame)
     round_status(frame->transfer);
 }
 
+/* Choose the encoding of the update and sum it; false if some of it is not finite. */
+static bool make_update(uint8_t encoding)
+{
+    if (!node.made || encoding != node.encoding) {
+        node.encoding = encoding;
+        node.made = encoding_begin(encoding, node.setup.seed, &node.size, &node.crc);
+    }
+    return node.made;
+}
+
 static void fail(uint32_t sample)
 {
     node.state = STATE_IDLE;
@@ -277,6 +315,7 @@ bool round_train_sample(void)
         return true;
     }
     if (result == TRAINING_FINISHED) {
+        make_update(node.setup.encoding); /* now, while the wire has nothing to wait for */
         node.state = STATE_DONE;
     }
     if (result == TRAINING_FINISHED || port_milliseconds() - node.reported >= REPORT_MS) {
@@ -306,19 +345,21 @@ void round_fetch(const struct link_frame *frame)
         refuse(frame, ERROR_UNSUPPORTED, fetch.encoding);
         return;
     }
-    struct message_offer offer = {
-        .round = fetch.round,
-        .encoding = fetch.encoding,
-        .samples = port_sample_count(),
-        .loss = training_loss(),
-        .saturated = training_saturated(),
-    };
     node.out.open = false;
-    if (!encoding_begin(fetch.encoding, node.setup.seed, &offer.size, &offer.crc)) {
+    if (!make_update(fetch.encoding)) {
         refuse(frame, ERROR_NOT_FINITE, training_sample());
-    } else if (!link_outgoing_begin(&node.out, frame->transfer, fetch.payload, offer.size)) {
+    } else if (!link_outgoing_begin(&node.out, frame->transfer, fetch.payload, node.size)) {
         refuse(frame, ERROR_WRONG_SIZE, LINK_MTU);
     } else {
+        const struct message_offer offer = {
+            .round = fetch.round,
+            .encoding = fetch.encoding,
+            .size = node.size,
+            .crc = node.crc,
+            .samples = port_sample_count(),
+            .loss = training_loss(),
+            .saturated = training_saturated(),
+        };
         wire_send(FRAME_OFFER, frame->transfer, 0, message_offer_write(wire_payload(), &offer));
     }
 }

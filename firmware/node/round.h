@@ -22,6 +22,7 @@ void round_ack(const struct link_frame *frame);
 void round_abort(const struct link_frame *frame);
 
 void round_status(uint8_t transfer); /* send STATUS */
+bool round_sum_some(void);           /* a little more of the checksum of the weights that arrive, if there is more */
 bool round_send_chunk(void);         /* send the next chunk of the update, if one may be sent */
 bool round_train_sample(void);       /* train one sample, if it is time to train; report at most twice a second */
 
