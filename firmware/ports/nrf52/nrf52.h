@@ -11,6 +11,7 @@
 /// Cortex-M4: ARMv7-M architecture reference manual, B3 ///
 
 #define NVIC_ISER0 NRF52_REGISTER(0xE000E100) /* interrupts 0 to 31 on */
+#define NVIC_ICER0 NRF52_REGISTER(0xE000E180) /* and off */
 #define NVIC_ICPR1 NRF52_REGISTER(0xE000E284) /* interrupts 32 to 63 no longer pending */
 #define SCB_AIRCR NRF52_REGISTER(0xE000ED0C)
 #define SCB_AIRCR_RESET 0x05FA0004U /* the key, and SYSRESETREQ */
