@@ -188,7 +188,6 @@ def hold_round(command: list[str], image: Image) -> tuple[bytes, list[str]]:
     return update, said
 
 
-@pytest.mark.parametrize("image", AVR, indirect=True)
 def test_a_round_on_the_chip_is_the_twins_to_the_bit(image: Image, compile_program: CompileProgram) -> None:
     training = image.board.training
     defines = {
@@ -197,7 +196,7 @@ def test_a_round_on_the_chip_is_the_twins_to_the_bit(image: Image, compile_progr
     flags = [f"-D{name}={value}" for name, value in defines.items()]
     twin = compile_program(NATIVE, ("-O2", f"-I{image.generated}", f"-I{PROJECT_ROOT / 'firmware'}", *flags))
     expected, _ = hold_round([str(twin), "--shard", str(image.shard), "--uid", UID], image)
-    actual, said = hold_round(emulators.command("simavr", image.elf, image.board, UID), image)
+    actual, said = hold_round(emulators.command(image.board.training.emulation[-1], image.elf, image.board, UID), image)
     before, after = (
         np.concatenate([tensor.ravel() for tensor in unpack(image.plan, blob)]) for blob in (image.weights, expected)
     )
