@@ -358,7 +358,7 @@ int main(int argc, char **argv)
     start_over();
     for (;;) {
         const uc_err error = uc_emu_start(chip.uc, get(UC_ARM_REG_PC) | 1, 0, 0, 0);
-        if (error) {
+        if (error && chip.sleep == AWAKE) { /* WFE is one to Unicorn, and is behind us then */
             wire_fail("%s at pc 0x%08x", uc_strerror(error), get(UC_ARM_REG_PC));
         }
     }

@@ -40,11 +40,14 @@ uint32_t image_load(const char *path, memories chip)
         if (part->p_type != PT_LOAD || part->p_memsz == 0) {
             continue;
         }
-        if (part->p_offset > bytes || part->p_filesz > bytes - part->p_offset || part->p_paddr > chip.flash_bytes ||
-            part->p_filesz > chip.flash_bytes - part->p_paddr) {
+        if (part->p_filesz > 0 &&
+            (part->p_offset > bytes || part->p_filesz > bytes - part->p_offset || part->p_paddr > chip.flash_bytes ||
+             part->p_filesz > chip.flash_bytes - part->p_paddr)) {
             wire_fail("%s: %u bytes for 0x%08x are not within the chip's flash", path, part->p_filesz, part->p_paddr);
         }
-        memcpy(chip.flash + part->p_paddr, file + part->p_offset, part->p_filesz);
+        if (part->p_filesz > 0) {
+            memcpy(chip.flash + part->p_paddr, file + part->p_offset, part->p_filesz);
+        }
         if (part->p_vaddr >= RAM) {
             const uint32_t end_at = part->p_vaddr - RAM + part->p_memsz;
             taken = end_at > taken ? end_at : taken;

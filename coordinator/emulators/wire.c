@@ -21,6 +21,7 @@
 #define FORGIVEN (SECOND / 100)  /* ns: more than that by which it is late is not made up for */
 #define LOOK 10000U              /* how often a second an idle wire is looked at while the chip works */
 #define LOOK_ASLEEP 100U         /* and while it sleeps: a byte wakes it anyway */
+#define START 50U                /* of a second: the board is let start before it hears what is sent */
 #define PATIENCE_MS 1000         /* a host that reads nothing for so long is not there */
 
 volatile sig_atomic_t wire_asked;
@@ -225,6 +226,9 @@ uint64_t wire_receive(uint64_t now, bool asleep, uint64_t bit, int *byte)
 {
     *byte = -1;
     pace(now, FINE);
+    if (now < wire.hertz / START) {
+        return now + wire.hertz / LOOK;
+    }
     if (wire.head == wire.tail) {
         const ssize_t got = read(wire.fd, wire.queue, sizeof wire.queue);
         wire.idle = got <= 0;
