@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -16,6 +17,12 @@ FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 WARNINGS = ("-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 STRICT = ("-std=c99", *WARNINGS)
 STRICT_CXX = ("-std=gnu++11", *WARNINGS)  # the standard that Arduino's oldest core asks for
+FREESTANDING = ("-ffreestanding", f"-I{FIRMWARE.parent / 'benchmarks' / 'targets' / 'freestanding'}")
+# Compilers that come without a C library: the ESP32-C3's instructions, and the nearest to an ESP32's that is packaged
+BARE = {
+    "riscv64-unknown-elf-gcc": ("-O2", "-march=rv32imc", "-mabi=ilp32", *FREESTANDING),
+    "xtensa-lx106-elf-gcc": ("-O2", "-mlongcalls", *FREESTANDING),
+}
 PACKAGES = {
     "gcc": "gcc",
     "avr-gcc": "gcc-avr avr-libc",
@@ -43,6 +50,13 @@ def require(tool: str) -> str:
     if path is None:
         pytest.fail(f"{tool} is missing: apt-get install {PACKAGES.get(tool, tool)}", pytrace=False)
     return path
+
+
+def undefined(compiler: str, compiled: Path) -> set[str]:
+    """Return the symbols that an object asks for, but for those that begin with __: the compiler's own arithmetic."""
+    nm = require(re.sub("g(cc|[+][+])$", "nm", compiler))
+    listing = subprocess.run([nm, "-u", str(compiled)], capture_output=True, text=True, check=True).stdout
+    return {name for line in listing.splitlines() if not (name := line.split()[-1]).startswith("__")}
 
 
 @pytest.fixture(scope="session")

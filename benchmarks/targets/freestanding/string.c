@@ -21,3 +21,14 @@ void *memset(void *to, int byte, size_t count)
     }
     return to;
 }
+
+int memcmp(const void *a, const void *b, size_t count)
+{
+    const unsigned char *left = a, *right = b;
+    for (; count > 0; count--, left++, right++) {
+        if (*left != *right) {
+            return *left - *right;
+        }
+    }
+    return 0;
+}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.firmware.conftest import FIRMWARE, CompileProgram
+from tests.firmware.conftest import BARE, FIRMWARE, CompileProgram, undefined
 from tests.firmware.engine.conftest import INCLUDE, SOURCES
 
 ATMEGA = ("avr-gcc", ("-mmcu=atmega2560", "-Os"))
@@ -19,8 +19,14 @@ CORTEX_M4F = ("arm-none-eabi-gcc", ("-O2", "-mcpu=cortex-m4", "-mfpu=fpv4-sp-d16
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 @pytest.mark.parametrize(
     "compiler, flags",
-    [ATMEGA, (ATMEGA[0], (*ATMEGA[1], "-DENGINE_SAMPLES_IN_FLASH")), CORTEX_M4F, ("gcc", ("-O3", "-march=native"))],
-    ids=["atmega2560", "atmega2560-flash", "cortex-m4f", "host"],
+    [
+        ATMEGA,
+        (ATMEGA[0], (*ATMEGA[1], "-DENGINE_SAMPLES_IN_FLASH")),
+        CORTEX_M4F,
+        ("gcc", ("-O3", "-march=native")),
+        *BARE.items(),
+    ],
+    ids=["atmega2560", "atmega2560-flash", "cortex-m4f", "host", "rv32imc", "xtensa"],
 )
 def test_compiles_without_a_warning(
     compile_program: CompileProgram, source: Path, compiler: str, flags: tuple[str, ...]
@@ -28,12 +34,12 @@ def test_compiles_without_a_warning(
     compile_program([source], (*flags, "-c"), compiler)
 
 
-def test_needs_only_memory_functions(compile_program: CompileProgram) -> None:
+@pytest.mark.parametrize("compiler, flags", [("gcc", ("-O2",)), CORTEX_M4F, *BARE.items()])
+def test_needs_only_memory_functions(compile_program: CompileProgram, compiler: str, flags: tuple[str, ...]) -> None:
     """No allocator, no mathematics library, no printf."""
     needed = set()
     for source in SOURCES:
-        output = subprocess.check_output(["nm", "-u", compile_program([source], ("-O2", "-c"))], text=True)
-        needed |= {line.split()[-1] for line in output.splitlines()}
+        needed |= undefined(compiler, compile_program([source], (*flags, "-c"), compiler))
     own = {symbol for symbol in needed if symbol.startswith(("engine_", "fixed_"))}
     assert needed - own <= {"memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_"}
 

@@ -7,18 +7,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import boards
-from codegen.planner import Training, best
-from codegen.tiers import tiers_from
-from tests.firmware.conftest import CompileProgram
+from benchmarks.workloads import EXAMPLE, TIERS, with_kernel
+from codegen.header import model_header
+from codegen.model_file import load_graph
+from codegen.planner import Training, best, plan
+from codegen.protocol_header import protocol_header
+from codegen.tiers import Tier, tiers_from
+from tests.firmware.conftest import BARE, CompileProgram, undefined
 from tests.firmware.node.harness import FIRMWARE, NODE, Build, small_graph
 
 AVR = ("-mmcu=atmega2560", "-Os")
 ARM = ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-O2")
 HOST = ("-O2", "-fno-pie", "-fno-stack-protector", "-U_FORTIFY_SOURCE")
-TARGETS = {"gcc": HOST, "avr-gcc": AVR, "arm-none-eabi-gcc": ARM}
+TARGETS = {"gcc": HOST, "avr-gcc": AVR, "arm-none-eabi-gcc": ARM, **BARE}
 STRING_H = {"memcpy", "memmove", "memset", "memcmp", "memcpy_P"}  # the last one: from AVR's flash
 PARTS = tuple(sorted(path for part in ("node", "link") for path in (FIRMWARE / part).glob("*.c")))
 
@@ -30,17 +35,34 @@ def symbols(compiler: str, objects: Path, *options: str) -> list[list[str]]:
     return [line.split() for line in done.stdout.splitlines()]
 
 
+@pytest.mark.parametrize("way", ["accumulating", "fixed"])
 @pytest.mark.parametrize("compiler", TARGETS)
-def test_no_allocator_is_linked(compiler: str, builds: dict[str, Build], compile_program: CompileProgram) -> None:
-    flags = (*TARGETS[compiler], *builds["accumulating"].flags, "-r", "-nostdlib")
-    joined = compile_program(NODE, flags, compiler)
-    wanted = {fields[-1] for fields in symbols(compiler, joined, "-u")}
+def test_no_allocator_is_linked(
+    compiler: str, way: str, builds: dict[str, Build], compile_program: CompileProgram
+) -> None:
+    flags = (*TARGETS[compiler], *builds[way].flags, "-r", "-nostdlib")
+    wanted = undefined(compiler, compile_program(NODE, flags, compiler))
     assert {symbol for symbol in wanted if symbol.startswith("port_")} == {
         "port_baud_supported", "port_boot_id", "port_identity", "port_milliseconds", "port_read", "port_sample",
         "port_sample_count", "port_set_baud", "port_write",
     }  # fmt: skip
-    # What begins with __ is the compiler's own arithmetic.
-    assert {symbol for symbol in wanted if not symbol.startswith(("port_", "__"))} <= STRING_H
+    assert {symbol for symbol in wanted if not symbol.startswith("port_")} <= STRING_H
+
+
+@pytest.mark.parametrize("kernel", boards.KERNELS)
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("compiler", BARE)
+def test_every_tier_of_the_example_compiles(
+    compiler: str, tier: Tier, kernel: str, compile_program: CompileProgram, tmp_path: Path
+) -> None:
+    graph, _ = load_graph(EXAMPLE, None, 1)
+    board = with_kernel(boards.load("esp32-c3-devkitm-1"), kernel)
+    planned = plan(board, graph, TIERS, tier, Training())
+    nothing = [np.zeros(tensor.shape, np.float32) for tensor in graph.tensors]
+    (tmp_path / "model.h").write_text(model_header(planned, nothing))
+    (tmp_path / "protocol.h").write_text(protocol_header())
+    flags = (*TARGETS[compiler], *Build(planned, tmp_path, board.training.mtu, board.training.window).flags)
+    compile_program(PARTS, (*flags, "-r", "-nostdlib"), compiler)
 
 
 def static_ram(compiler: str, built: Build, sources: Sequence[Path], compile_program: CompileProgram) -> int:
