@@ -19,7 +19,7 @@ void loop()
 
 uint32_t port_milliseconds(void)
 {
-    return millis();
+    return (uint32_t)millis();
 }
 
 uint32_t port_boot_id(void)

@@ -66,7 +66,7 @@ static void receive()
 /* False: the rest is lost, as on a wire that nobody listens to. */
 static bool put(const uint8_t *data, uint16_t length)
 {
-    uint32_t since = millis();
+    uint32_t since = port_milliseconds();
     while (length > 0) {
         const uint16_t taken = core_put(data, length);
         receive();
@@ -74,8 +74,8 @@ static bool put(const uint8_t *data, uint16_t length)
             data += taken;
             length = (uint16_t)(length - taken);
             wire.deaf = false;
-            since = millis();
-        } else if (wire.deaf || (uint32_t)millis() - since >= PATIENCE_MS) {
+            since = port_milliseconds();
+        } else if (wire.deaf || port_milliseconds() - since >= PATIENCE_MS) {
             wire.deaf = true;
             return false;
         } else {

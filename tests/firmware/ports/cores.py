@@ -8,7 +8,6 @@ from tests.firmware.conftest import FIRMWARE
 
 STAND_INS = Path(__file__).with_name("stand_ins")
 PORT = tuple(sorted((FIRMWARE / "ports" / "arduino").rglob("*.cpp")))
-FREESTANDING = ("-ffreestanding", f"-I{FIRMWARE.parent / 'benchmarks' / 'targets' / 'freestanding'}")
 ESP32 = "ARDUINO_ARCH_ESP32"
 # name: folder in stand_ins, and the defines that PlatformIO's build of the core makes
 CORES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -25,5 +24,5 @@ CORES: dict[str, tuple[str, tuple[str, ...]]] = {
 def flags_for(core: str) -> tuple[str, ...]:
     """Return what the compiler is told for the port on a core."""
     folder, defines = CORES[core]
-    link = ("LINK_BAUD=115200", "LINK_BAUD_MAX=1000000", "LINK_MTU=248", "LINK_WINDOW=16")
-    return (f"-I{FIRMWARE}", f"-I{STAND_INS / folder}", *(f"-D{define}" for define in (*link, *defines)))
+    defines = ("LINK_BAUD=115200", "LINK_BAUD_MAX=1000000", *defines)
+    return (f"-I{FIRMWARE}", f"-I{STAND_INS / folder}", *(f"-D{define}" for define in defines))

@@ -1,5 +1,5 @@
-/* Adafruit's core 1.7.0 for the nRF52840: TinyUSB, which a task of higher priority serves. It sends nothing until a host
- * has raised DTR, and its write() waits for as long as the host then reads nothing. */
+/* Adafruit's core 1.7.0 for the nRF52840: TinyUSB, which a task of higher priority serves. It sends nothing until a
+ * host has raised DTR, and its write() waits for as long as the host then reads nothing. */
 #ifdef ARDUINO_NRF52_ADAFRUIT
 #include "ports/arduino/arduino_port.h"
 

@@ -1,9 +1,9 @@
 /* Arduino's core for AVR: UARTs.
  *
  * AVR has neither a serial number nor a source of randomness, but EEPROM that outlives power: bytes 0-3 count boots,
- * bytes 4-11 are the board's id. Counting wears one cell by one write a boot, and Atmel promises 100,000. A board without
- * an id takes one from the time, in microseconds, at which a host first asked. Power lost while the counter is written may
- * bring back a number of long ago, but not the last one. */
+ * bytes 4-11 are the board's id. Counting wears one cell by one write a boot, and Atmel promises 100,000. A board
+ * without an id takes one from the time, in microseconds, at which a host first asked. Power lost while the counter
+ * is written may bring back a number of long ago, but not the last one. */
 #ifdef ARDUINO_ARCH_AVR
 #include "ports/arduino/arduino_port.h"
 
@@ -28,7 +28,7 @@ void core_identity(uint8_t id[8])
 {
     uint32_t *words = (uint32_t *)IDENTITY;
     if (eeprom_read_dword(words) == ERASED) {
-        const uint32_t now = micros();
+        const uint32_t now = (uint32_t)micros();
         eeprom_update_dword(words + 1, hash32(~now));
         eeprom_update_dword(words, hash32(now) & ~UINT32_C(1)); /* last: without it the id is not there */
     }

@@ -1,5 +1,5 @@
-/* The nRF5 core 0.8.0, for the nRF52 development kits: a UART without flow control, whose write() waits for each byte to
- * leave and whose receive buffer holds 64. */
+/* The nRF5 core 0.8.0, for the nRF52 development kits: a UART without flow control, whose write() waits for each
+ * byte to leave and whose receive buffer holds 64. */
 #ifdef ARDUINO_ARCH_NRF5
 #include "ports/arduino/arduino_port.h"
 

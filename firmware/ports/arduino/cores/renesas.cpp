@@ -1,5 +1,5 @@
-/* Arduino's core for Renesas RA, 1.5.3, for the Uno R4 Minima: TinyUSB, which interrupts serve. Its write() waits for as
- * long as a host reads nothing. */
+/* Arduino's core for Renesas RA, 1.5.3, for the Uno R4 Minima: TinyUSB, which interrupts serve. Its write() waits
+ * for as long as a host reads nothing. */
 #ifdef ARDUINO_ARCH_RENESAS
 #include "ports/arduino/arduino_port.h"
 
@@ -44,14 +44,14 @@ void core_identity(uint8_t id[8])
     memcpy(id, &hash, 8);
 }
 
-/* The microsecond at which a host first asked, and memory that start-up code leaves alone: it counts on through a reset,
- * and holds noise after power was lost. */
+/* The microsecond at which a host first asked, and memory that start-up code leaves alone: it counts on through a
+ * reset, and holds noise after power was lost. */
 uint32_t core_boot_id()
 {
     static uint32_t boots __attribute__((section(".noinit")));
     static uint32_t boot;
     if (boot == 0) {
-        boot = hash32(++boots ^ hash32(micros())) | 1U;
+        boot = hash32(++boots ^ hash32((uint32_t)micros())) | 1U;
     }
     return boot;
 }

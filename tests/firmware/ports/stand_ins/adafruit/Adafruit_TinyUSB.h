@@ -1,4 +1,5 @@
-/* Adafruit TinyUSB Library as it comes with the core 1.7.0: without this header Serial is not linked. Declarations only. */
+/* Adafruit TinyUSB Library as it comes with the core 1.7.0: without this header Serial is not linked. Declarations
+ * only. */
 #ifndef STAND_IN_ADAFRUIT_TINYUSB_H
 #define STAND_IN_ADAFRUIT_TINYUSB_H
 
