@@ -78,8 +78,8 @@ static void rest(avr_t *avr, avr_cycle_count_t how_long)
     const avr_cycle_count_t until = avr->cycle + how_long, when = wire_sleep(avr->cycle, until);
     board.slept += when - avr->cycle;
     if (when < until) {
+        avr_cycle_timer_register(avr, when - avr->cycle, receive, NULL);
         avr->cycle -= until - when; /* simavr adds all of how_long */
-        avr_cycle_timer_register(avr, 0, receive, NULL);
     }
 }
 
