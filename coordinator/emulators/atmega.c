@@ -7,11 +7,16 @@
  * works, and no faster than the clock on the wall while it sleeps, or at all with --pace. SIGUSR1 makes it print a line
  * of JSON: cycles, those awake, the deepest use of the stack and what lay untouched between it and the data (bytes), and
  * the bytes that came while the UART's two were still unread. It ends on SIGTERM, or with the process that started it,
- * after one such line more. */
+ * after one such line more.
+ *
+ * IMAGE is an ELF file, or the Intel HEX of a boot loader. Then the only program is one that does nothing, and each host
+ * that opens the port resets the chip, into the boot loader, as the DTR line does on a board. */
 #include <simavr/avr_eeprom.h>
 #include <simavr/avr_uart.h>
+#include <simavr/avr_watchdog.h>
 #include <simavr/sim_avr.h>
 #include <simavr/sim_elf.h>
+#include <simavr/sim_hex.h>
 #include <simavr/sim_time.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -30,6 +35,9 @@ static struct {
     avr_cycle_count_t slept;
     unsigned long overruns;
     unsigned data_end; /* first byte behind .bss */
+    bool boots;        /* by a boot loader */
+    bool pulled;       /* its reset line */
+    void (*reset)(avr_t *);
 } board;
 
 static void quiet(avr_t *avr, const int level, const char *format, va_list arguments)
@@ -53,6 +61,7 @@ static avr_cycle_count_t receive(avr_t *avr, avr_cycle_count_t when, void *unuse
 {
     (void)unused;
     int byte;
+    board.pulled |= board.boots && wire_opened();
     const avr_cycle_count_t again = wire_receive(when, avr->state == cpu_Sleeping, own_bit(), &byte);
     if (byte < 0) {
         return again;
@@ -94,17 +103,74 @@ static void write_eeprom(const wire_options *options)
     avr_ioctl(board.avr, AVR_IOCTL_EEPROM_SET, &cells);
 }
 
-static void start(const char *image, const char *mcu, const char *hertz)
+/* simavr forgets every timer when the chip is reset, by its watchdog as well. */
+static void listen_again(avr_t *avr)
+{
+    if (board.reset != NULL) {
+        board.reset(avr);
+    }
+    avr_cycle_timer_register(avr, 1, receive, NULL);
+}
+
+static int pull_reset(avr_t *avr)
+{
+    board.pulled = false;
+    for (avr_io_t *io = avr->io_port; io != NULL; io = io->next) {
+        if (strcmp(io->kind, "watchdog") == 0) {
+            ((avr_watchdog_t *)io)->reset_context.wdrf = 0; /* simavr takes every reset after its first for its own */
+        }
+    }
+    avr_reset(avr);
+    avr_regbit_clear(avr, avr->reset_flags.porf);
+    avr_regbit_set(avr, avr->reset_flags.extrf);
+    return avr->state;
+}
+
+static void load_boot_loader(avr_t *avr, const char *path)
+{
+    ihex_chunk_p chunks = NULL;
+    const int count = read_ihex_chunks(path, &chunks);
+    if (count <= 0) {
+        wire_fail("%s is no Intel HEX file that can be read", path);
+    }
+    for (int i = 0; i < count; i++) {
+        if (chunks[i].size > avr->flashend || chunks[i].baseaddr > avr->flashend - chunks[i].size + 1U) {
+            wire_fail("%s does not lie in the chip's flash", path);
+        }
+        memcpy(avr->flash + chunks[i].baseaddr, chunks[i].data, chunks[i].size);
+    }
+    memcpy(avr->flash, "\xff\xcf", 2); /* rjmp .-2: through empty flash it would come by the boot loader unasked */
+    board.boots = true;
+    board.reset = avr->reset;
+    avr->reset = listen_again;
+    avr->codeend = avr->flashend;
+    avr->reset_pc = chunks[0].baseaddr;
+    free_ihex_chunks(chunks);
+    pull_reset(avr);
+}
+
+static void load(avr_t *avr, const char *image)
 {
     static elf_firmware_t firmware;
-    if (elf_read_firmware(image, &firmware) != 0) {
+    const char *suffix = strrchr(image, '.');
+    if (suffix != NULL && strcmp(suffix, ".hex") == 0) {
+        load_boot_loader(avr, image);
+    } else if (elf_read_firmware(image, &firmware) == 0) {
+        avr_load_firmware(avr, &firmware);
+    } else {
         wire_fail("%s is no ELF file that can be read", image);
     }
+    board.data_end = avr->ioend + 1U + firmware.datasize + firmware.bsssize;
+    memset(avr->data + board.data_end, PAINT, avr->ramend + 1U - board.data_end);
+}
+
+static void start(const char *image, const char *mcu, const char *hertz)
+{
     avr_t *avr = board.avr = avr_make_mcu_by_name(mcu);
     if (avr == NULL || avr_init(avr) != 0) {
         wire_fail("simavr knows no microcontroller %s", mcu);
     }
-    avr_load_firmware(avr, &firmware);
+    load(avr, image);
     avr->frequency = (uint32_t)atol(hertz);
     avr->sleep = rest;
     for (avr_io_t *io = avr->io_port; io != NULL; io = io->next) {
@@ -116,8 +182,6 @@ static void start(const char *image, const char *mcu, const char *hertz)
     avr_ioctl(avr, AVR_IOCTL_UART_SET_FLAGS('0'), &flags);
     board.input = avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_INPUT);
     avr_irq_register_notify(avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_OUTPUT), transmit, NULL);
-    board.data_end = avr->ioend + 1U + firmware.datasize + firmware.bsssize;
-    memset(avr->data + board.data_end, PAINT, avr->ramend + 1U - board.data_end);
     avr_cycle_timer_register(avr, 1, receive, NULL);
 }
 
@@ -145,9 +209,13 @@ int main(int argc, char **argv)
     write_eeprom(&options);
     wire_open(board.avr->frequency, options.pace);
     while (!wire_asked || wire_answer(measured())) {
-        const int state = avr_run(board.avr);
+        const avr_cycle_count_t before = board.avr->cycle;
+        const int state = board.pulled ? pull_reset(board.avr) : avr_run(board.avr);
         if (state == cpu_Done || state == cpu_Crashed) {
             wire_fail("the program stopped by itself");
+        }
+        if (board.avr->cycle < before) {
+            board.avr->cycle = before; /* simavr counts anew after each reset, but its timers were set before that */
         }
     }
     return 0;

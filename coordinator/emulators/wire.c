@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -31,6 +32,7 @@ static struct {
     const char *program;
     int fd;
     uint32_t hertz;
+    int opened; /* of inotify */
     bool pace, deaf;
     bool idle;     /* the host's last byte is through */
     int64_t begun; /* on the wall */
@@ -197,12 +199,24 @@ void wire_open(uint32_t hertz, bool paced)
     ioctl(slave, TCSETS2, &settings);
     fcntl(master, F_SETFL, O_NONBLOCK);
     prctl(PR_SET_TIMERSLACK, 1UL);
+    wire.opened = inotify_init1(IN_NONBLOCK);
+    inotify_add_watch(wire.opened, name, IN_OPEN);
     wire.fd = master;
     wire.hertz = hertz;
     wire.pace = paced;
     wire.begun = wall();
     printf("PORT %s\n", name);
     fflush(stdout);
+}
+
+bool wire_opened(void)
+{
+    struct inotify_event event;
+    bool opened = false;
+    while (read(wire.opened, &event, sizeof event) > 0) {
+        opened = true;
+    }
+    return opened;
 }
 
 /* Cycles of a bit as the host has set its end. */

@@ -35,6 +35,9 @@ wire_options wire_arguments(int argc, char **argv, int count, const char *usage)
 /* Open the pty of a chip that counts `hertz`, and announce it. */
 void wire_open(uint32_t hertz, bool pace);
 
+/* Whether a host has opened the port since this was asked last: what a serial adapter makes a board's reset of. */
+bool wire_opened(void);
+
 /* Answer a signal with a line of JSON; false: it was the one to end. */
 bool wire_answer(wire_measured measured);
 
