@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -42,19 +42,21 @@ class Twin:
 
 
 def build(
-    federation: Federation, workspace: Path | None = None, watch: platformio.Watch | None = None
+    federation: Federation,
+    workspace: Path | None = None,
+    watch: platformio.Watch | None = None,
+    only: Sequence[str] | None = None,
 ) -> dict[str, Path]:
-    """Build the twins of all boards in the federation file; return each board's program.
+    """Build the twins of all boards in the federation file, or of those in `only`; return each board's program.
 
     `workspace` is where PlatformIO builds (None: the project's .pio); `watch` hears each board whose turn it is. Raises
     ToolchainError with what the build said.
     """
-    ids = sorted({spec.board for spec in federation.nodes()})
+    ids = only or sorted({spec.board for spec in federation.nodes()})
     with platformio.workspace(workspace) as place:
         variables = {"TIERFED_FEDERATION": str(federation.path)}
-        platformio.run(
-            "the twins could not be built", [f"native_{board}" for board in ids], place, variables, watch=watch
-        )
+        names = [f"native_{board}" for board in ids]
+        platformio.run("the twins could not be built", names, place, variables, watch=watch)
     return {board: place / "build" / f"native_{board}" / "program" for board in ids}
 
 

@@ -57,6 +57,21 @@ class NodeMissing(Event):
 
 
 @dataclass(frozen=True)
+class BoardOffered(Event):
+    """A port looks like the board of a missing node, but nobody answers there. Not journaled."""
+
+    port: str
+    command: str  # that flashes it
+
+
+@dataclass(frozen=True)
+class TwinEnded(Event):
+    """An emulated board's process ended by itself; `text` is a sentence. Not journaled."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class NodeLog(Event):
     """A line that a board wrote for people. Not journaled."""
 

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from .errors import naming
 from .events import (
+    BoardOffered,
     Evaluated,
     Event,
     NodeAnswered,
@@ -32,6 +33,7 @@ from .events import (
     RoundStarted,
     RunEnded,
     RunStarted,
+    TwinEnded,
 )
 
 # Blue and orange are told apart by nearly everybody; the words say the same.
@@ -73,6 +75,7 @@ class View:
     accuracy: dict[str, float] = field(default_factory=dict)
     evaluated: int = 0
     ended: bool = False
+    how: dict[str, str] = field(default_factory=dict)  # by node: native, or what emulates the chip; empty: not said
 
     def __call__(self, event: Event) -> None:
         """Take in one event."""
@@ -83,7 +86,7 @@ class View:
                     self.row(node)
             case NodeConnected():
                 row = self.row(event.node)
-                row.board, row.tier, row.state = event.board, event.tier, "idle"
+                row.board, row.tier, row.state = self.kind(event.node, event.board), event.tier, "idle"
             case NodeMissing():
                 row = self.row(event.node)
                 row.board, row.state = event.board, "absent"
@@ -107,6 +110,10 @@ class View:
                 self.accuracy, self.evaluated = event.accuracy, event.round
             case RunEnded():
                 self.ended = True
+
+    def kind(self, node: str, board: str) -> str:
+        """Return a node's board and, where that is to be told, what it runs in."""
+        return f"{board} in {self.how[node]}" if node in self.how else board
 
     def row(self, node: str) -> NodeRow:
         """Return a node's row, made if it is new."""
@@ -178,6 +185,10 @@ def notice(event: Event) -> str | None:
             return event.text
         case NodeMissing():
             return f"{event.node}: no port answers for this {event.board}; the run goes on without it"
+        case BoardOffered():
+            return f"{event.port} does not answer as a node; to make it one: {event.command}"
+        case TwinEnded():
+            return event.text
         case NodeFailed():
             return f"{event.node}: {event.reason}; round {event.round} goes on without it"
         case NodeAnswered() if event.saturated:
@@ -233,7 +244,8 @@ class Watcher:
             case RunStarted():
                 return f"{event.name}: {len(event.nodes)} nodes, {event.rounds} rounds"
             case NodeConnected():
-                return f"{event.node}: {event.board}, tier {event.tier}, batch {event.batch}, on {event.port}"
+                kind = self.view.kind(event.node, event.board)
+                return f"{event.node}: {kind}, tier {event.tier}, batch {event.batch}, on {event.port}"
             case RoundAggregated():
                 self._aggregated[event.round] = event
             case Evaluated() if event.round == 0:

@@ -48,14 +48,17 @@ class LinkNode:
         port: str,
         connect: Callable[[], Awaitable[tuple[Session, Hello]]],
         observer: Observer,
+        pace: float = 1.0,
     ) -> None:
-        """`connect` opens the port, greets the node and checks that it is this one with firmware of this plan."""
+        """`connect` opens the port, greets the node and checks that it is this one with firmware of this plan; `pace`:
+        how many times slower than its plan it may be."""
         self.name = name
         self.plan = plan
         self.port = port
         self.label_counts: tuple[int, ...] = ()
         self._connect = connect
         self._observer = observer
+        self._pace = pace
         self._session: Session | None = None
         self._hello: Hello | None = None
         self._in_step = False  # the last exchange ended as it should
@@ -160,7 +163,7 @@ class LinkNode:
             self._reports.get_nowait()
         status = await session.request(Train(order.round), Status)
         self._check_boot(status)
-        patience = max(1.0, 2 * self.plan.step_seconds)  # a node answers between two samples
+        patience = self._pace * max(1.0, 2 * self.plan.step_seconds)  # a node answers between two samples
         while status.state == State.TRAINING and status.round == order.round:
             self._progress(order.round, "training", status.done, status.total, status.loss)
             try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -56,17 +56,23 @@ def node_uid(spec: NodeSpec) -> str:
 
 
 async def assemble(
-    federation: Federation, plans: Mapping[str, Plan], ports: Sequence[str], observer: Observer
+    federation: Federation,
+    plans: Mapping[str, Plan],
+    ports: Sequence[str],
+    observer: Observer,
+    on_silent: Callable[[str], None] | None = None,
+    pace: float = 1.0,
 ) -> list[LinkNode]:
     """Return the federation's nodes that answer on `ports` (or AUTO), in the order of the file, ready for a round.
 
-    `plans` by board id. Raises LinkError (PortError, LinkTimeout) for a port that was named and is no node,
+    `plans` by board id; `on_silent` is told each port that AUTO tried and nobody answers on; `pace` as for
+    LinkNode. Raises LinkError (PortError, LinkTimeout) for a port that was named and is no node,
     FirmwareMismatch for a board with another model or firmware.
     """
     rates = rates_of(boards.load(board) for board in plans)
     auto = list(ports) == [AUTO]
     names = likely_ports() if auto else list(dict.fromkeys(ports))
-    found = await find(names, rates, tolerant=auto)
+    found = await find(names, rates, (on_silent or (lambda _: None)) if auto else None)
     nodes: list[LinkNode] = []
     try:
         check_unique(found)
@@ -79,7 +85,7 @@ async def assemble(
             plan = plans[spec.board]
             check(board, plan, federation.path)
             connection = _Connection(board, plan, federation.path)
-            nodes.append(LinkNode(spec.name, plan, board.port, connection, observer))
+            nodes.append(LinkNode(spec.name, plan, board.port, connection, observer, pace))
         await asyncio.gather(*(node.open() for node in nodes))
     except BaseException:
         await asyncio.gather(*(each.session.close() for each in found))
@@ -110,12 +116,16 @@ def rates_of(kinds: Iterable[boards.Board]) -> list[int]:
     return list(dict.fromkeys([*sorted({each[0] for each in bauds}), *sorted({max(each) for each in bauds})]))
 
 
-async def find(names: Sequence[str], rates: Sequence[int], tolerant: bool = False) -> list[Found]:
-    """Open all ports at once and greet who is there; `tolerant`: leave out those that do not answer."""
+async def find(
+    names: Sequence[str], rates: Sequence[int], on_silent: Callable[[str], None] | None = None
+) -> list[Found]:
+    """Open all ports at once and greet who is there; `on_silent` is told which do not answer, without it they raise."""
     answers = await asyncio.gather(*(greet(name, rates) for name in names), return_exceptions=True)
     found = [answer for answer in answers if isinstance(answer, Found)]
-    for answer in answers:
-        if isinstance(answer, BaseException) and not (tolerant and isinstance(answer, LinkError)):
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, LinkError) and on_silent:
+            on_silent(name)
+        elif isinstance(answer, BaseException):
             await asyncio.gather(*(each.session.close() for each in found))
             raise answer
     if not found:

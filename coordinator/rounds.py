@@ -93,6 +93,7 @@ class Settings:
     encoding: EncodingChoice
     select: Select
     min_nodes: int
+    pace: float = 1.0  # how many times slower than its plan a node may be besides: emulators are
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ class RoundCuts:
 async def _ask(node: Node, number: int, cuts: RoundCuts, settings: Settings, observer: Observer) -> Contribution | None:
     """Return one node's contribution, or None after telling the observer why there is none."""
     started = time.monotonic()
-    limit = deadline(node.plan, sum(node.label_counts), settings.epochs)
+    limit = settings.pace * deadline(node.plan, sum(node.label_counts), settings.epochs)
     try:
         cut, packed = cuts.of(node.plan)
         order = make_order(node, number, packed, settings)
@@ -168,7 +169,11 @@ async def _ask(node: Node, number: int, cuts: RoundCuts, settings: Settings, obs
             update = await node.train(order)
         check(update, order, cut, node)
     except TimeoutError:
-        observer(NodeFailed(node.name, number, f"no update within {limit:.0f} s, {PATIENCE_FACTOR:g} times its plan"))
+        observer(
+            NodeFailed(
+                node.name, number, f"no update within {limit:.0f} s, {PATIENCE_FACTOR * settings.pace:g} times its plan"
+            )
+        )
         return None
     except NodeUnavailable as failure:
         observer(NodeFailed(node.name, number, str(failure)))

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from codegen.tiers import SubModel, channel_order, nested, sub_model
 from coordinator.aggregation import Weights
+from coordinator.desk import offers
 from coordinator.errors import RunFailed, RunFileError
 from coordinator.evaluation import Evaluator
 from coordinator.events import (
+    BoardOffered,
     CheckpointWritten,
     Evaluated,
     Event,
@@ -41,8 +43,11 @@ async def run(
     *,
     resume: bool = False,
     observer: Observer | None = None,
+    pace: float = 1.0,
 ) -> Summary:
     """Run all rounds on the nodes behind `ports` (names, URLs, or ["auto"]) and leave every file in `folder`.
+
+    `pace`: how many times slower than its plan a node may be, more than a chip is; an emulator on a busy machine.
 
     Raises RunFileError (the folder is in use, holds another run, cannot be written), RunFailed (no round could be
     aggregated), and what `roster.assemble` raises.
@@ -51,11 +56,13 @@ async def run(
     with Journal(folder, resume) as journal:
         part = _Part(inputs, journal, observer)
         number, weights = part.last()
-        nodes = await assemble(federation, inputs.plans, ports, part.emit)
+        silent: list[str] = []
+        nodes = await assemble(federation, inputs.plans, ports, part.emit, silent.append, pace)
         try:
             enough(federation, nodes)
             part.start(nodes, number)
-            weights = await part.rounds(nodes, number, weights)
+            part.offer(nodes, silent)
+            weights = await part.rounds(nodes, number, weights, pace)
         finally:
             await asyncio.gather(*(node.close() for node in nodes))
         return await asyncio.to_thread(part.finish, weights)
@@ -135,9 +142,16 @@ class _Part:
         for event in (*map(PlanNoted, self._inputs.notes), *introductions(federation, nodes)):
             self.emit(event)
 
-    async def rounds(self, nodes: Sequence[LinkNode], number: int, weights: Weights) -> Weights:
+    def offer(self, nodes: Sequence[LinkNode], silent: Sequence[str]) -> None:
+        """Tell which of the ports that do not answer could be flashed as one of the nodes that are missing."""
+        federation, present = self._inputs.federation, {node.name for node in nodes}
+        missing = [spec for spec in federation.nodes() if spec.name not in present]
+        for port, command in offers(federation, missing, silent).items():
+            self.emit(BoardOffered(port, command))
+
+    async def rounds(self, nodes: Sequence[LinkNode], number: int, weights: Weights, pace: float) -> Weights:
         """Run the rounds after `number`; each is evaluated while the next one trains."""
-        settings = round_settings(self._inputs.federation)
+        settings = dataclasses.replace(round_settings(self._inputs.federation), pace=pace)
         await self._catch_up(number)  # wakes up TensorFlow, too, which would hold up the links of a round
         evaluation: asyncio.Task[None] | None = None
         barren = 0  # rounds in a row that were not aggregated

@@ -1,4 +1,4 @@
-"""`coordinator ports`: what is plugged in, and what it says it is."""
+"""`coordinator ports`: what is plugged in, what it says it is, and how to flash what says nothing."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import JsonOption, print_json, print_table
+from .options import FederationOption, JsonOption, open_federation, print_json, print_table
 
 if TYPE_CHECKING:
-    from ..link.ports import PortInfo
+    from ..desk import Plugged
 
 
 def register(app: typer.Typer) -> None:
@@ -21,71 +21,37 @@ def ports(
     ask: Annotated[
         bool, typer.Option(help="Ask each board's port who is there; opening it may reset the board.")
     ] = True,
+    federation: FederationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the ports of this machine, the boards they look like, and the nodes that answer."""
+    """List the ports of this machine, the boards they look like, the nodes that answer, and how to flash the others."""
     import asyncio
 
-    rows = asyncio.run(_ports(ask))
+    from ..desk import offers, survey
+    from ..roster import node_uid
+
+    found = asyncio.run(survey(ask))
+    commands: dict[str, str] = {}
+    if any(each.silence for each in found):
+        settings = open_federation(federation)
+        there = {each.uid for each in found}
+        missing = [spec for spec in settings.nodes() if node_uid(spec) not in there]
+        commands = offers(settings, missing, [each.port.name for each in found if each.silence])
+    rows = [_row(each, commands.get(each.port.name, "")) for each in found]
     if as_json:
         print_json(rows)
     elif not rows:
         print("no serial ports; is the cable plugged in, and one that carries data?")
     else:
-        print_table(["port", "USB", "looks like", "answers"], [list(row.values()) for row in rows], left=4)
+        print_table(["port", "USB", "looks like", "answers"], [list(row.values())[:4] for row in rows], left=4)
+        for port, command in commands.items():
+            print(f"\n{port} does not answer as a node; to make it one: {command}")
 
 
-async def _ports(ask: bool) -> list[dict[str, Any]]:
-    import asyncio
-
-    import boards
-
-    from ..link.ports import list_ports
-
-    known: dict[str, list[str]] = {}
-    for board in boards.all_boards():
-        for usb in board.training.usb:
-            known.setdefault(usb, []).append(board.id)
-    found = list_ports()
-    answers = await asyncio.gather(*(_ask(port) if ask and port.usb in known else _silence() for port in found))
-    return [
-        {"port": port.name, "usb": port.usb, "looks_like": _looks(port, known), "answers": answer}
-        for port, answer in zip(found, answers, strict=True)
-    ]
-
-
-def _looks(port: PortInfo, known: dict[str, list[str]]) -> str:
-    return " or ".join(known.get(port.usb, ())) or port.description
-
-
-async def _silence() -> str:
-    return ""
-
-
-async def _ask(port: PortInfo) -> str:
-    """Return what the node behind a port says of itself, or why it says nothing."""
-    import asyncio
-
-    import boards
-
-    from ..link.errors import LinkError
-    from ..link.ports import open_port
-    from ..link.session import Session
-    from ..roster import rates_of
-
-    rates = rates_of(board for board in boards.all_boards() if port.usb in board.training.usb)
-    for rate in rates:
-        try:
-            session = Session(await asyncio.to_thread(open_port, port.name, rate))
-        except LinkError as error:
-            return str(error)
-        try:
-            hello = await session.hello()
-            return (
-                f"{hello.board} {hello.uid.hex()}, tier {hello.tier}, model {hello.model:08x}, {hello.samples} samples"
-            )
-        except LinkError as error:
-            last = str(error)
-        finally:
-            await session.close()
-    return last
+def _row(plugged: Plugged, flash: str) -> dict[str, Any]:
+    hello, port = plugged.hello, plugged.port
+    says = plugged.silence
+    if hello is not None:
+        says = f"{hello.board} {plugged.uid}, tier {hello.tier}, model {hello.model:08x}, {hello.samples} samples"
+    looks = " or ".join(plugged.boards) or port.description
+    return {"port": port.name, "usb": port.usb, "looks_like": looks, "answers": says, "flash": flash}

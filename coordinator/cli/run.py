@@ -10,23 +10,45 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from boards import PROJECT_ROOT
 
 from ..errors import RunFileError, ToolchainError, UsageError
 from .options import FederationOption, JsonOption, ManyPorts, open_federation, print_json, print_table
 
 if TYPE_CHECKING:
     from ..federation import Federation
+    from ..live import Watcher
     from ..results import Summary
 
 RUNS = Path("runs")
 SHARDS = Path(".tierfed") / "shards"  # of twins that run on their own
+EMULATOR_PACE = 10.0  # times slower than its chip that an emulator may be before its node is given up
 
+
+class Emulate(StrEnum):
+    """What stands in for the boards."""
+
+    NATIVE = "native"
+    ISA = "isa"
+
+
+EmulateOption = Annotated[
+    Emulate,
+    typer.Option(
+        "--emulate",
+        help="native: each board's twin, a process of this machine. isa: the real image, in an emulator of its chip, "
+        "where there is one. [default federation with isa: the example's chips.toml]",
+    ),
+]
 NameOption = Annotated[str | None, typer.Option("--run", help="Name of the run: its folder below runs/.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on after the last round that the run journaled.")]
 
@@ -40,6 +62,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     federation: FederationOption = None,
+    emulate: EmulateOption = Emulate.NATIVE,
     run: Annotated[str, typer.Option("--run", help="Name of the run: its folder below runs/.")] = "demo",
     resume: ResumeOption = False,
     as_json: JsonOption = False,
@@ -47,12 +70,12 @@ def demo(
     """Build a twin of every board, start one for each node, and run the federation on them."""
     import asyncio
 
-    settings = open_federation(federation)
+    settings = open_example(federation, emulate)
     folder = run_folder(run)
     if not resume:
         set_aside(folder)
-    programs = build_twins(settings)
-    _finish(asyncio.run(_demo(settings, programs, folder, resume, as_json)), folder, as_json)
+    built = build_twins(settings, folder / "shards", emulate)
+    _finish(asyncio.run(_demo(settings, built, folder, resume, as_json)), folder, as_json)
 
 
 def serve(
@@ -77,72 +100,116 @@ def serve(
     _finish(asyncio.run(_serve(settings, ports, folder, resume, as_json)), folder, as_json)
 
 
-def emulate(federation: FederationOption = None, as_json: JsonOption = False) -> None:
+def emulate(
+    federation: FederationOption = None, emulate: EmulateOption = Emulate.NATIVE, as_json: JsonOption = False
+) -> None:
     """Start a twin for every node, print their ports, and keep them running until Ctrl-C."""
     import asyncio
 
-    settings = open_federation(federation)
-    asyncio.run(_emulate(settings, build_twins(settings), as_json))
+    settings = open_example(federation, emulate)
+    folder = SHARDS / settings.name
+    asyncio.run(_emulate(settings, build_twins(settings, folder, emulate), folder, as_json))
 
 
-async def _demo(
-    federation: Federation, programs: Mapping[str, Path], folder: Path, resume: bool, quiet: bool
-) -> Summary:
+async def _demo(federation: Federation, built: Built, folder: Path, resume: bool, quiet: bool) -> Summary:
     from ..emulation import Twins
+    from ..events import TwinEnded
 
-    async with Twins(federation, programs, folder / "shards") as twins:
-        return await _serve(federation, twins.ports, folder, resume, quiet)
+    with _watching(folder, quiet) as watcher:
+        ended = lambda text: watcher(TwinEnded(text))  # noqa: E731
+        async with Twins(federation, built.programs, folder / "shards", built.images, on_end=ended) as twins:
+            watcher.view.how = {twin.name: twin.how for twin in twins.twins} if built.images else {}
+            pace = EMULATOR_PACE if built.images else 1.0
+            return await _run(federation, twins.ports, folder, resume, watcher, pace)
 
 
 async def _serve(federation: Federation, ports: Sequence[str], folder: Path, resume: bool, quiet: bool) -> Summary:
-    """Run the federation and show it; `quiet` leaves stdout to the JSON."""
+    with _watching(folder, quiet) as watcher:
+        return await _run(federation, ports, folder, resume, watcher)
+
+
+def _watching(folder: Path, quiet: bool) -> Watcher:
+    """Return what shows the run; `quiet` leaves stdout to the JSON."""
     from rich.console import Console
 
     from ..live import Watcher
     from ..report import LIVE_PICTURE
+
+    return Watcher(Console(stderr=quiet, highlight=False), folder / LIVE_PICTURE)
+
+
+async def _run(
+    federation: Federation, ports: Sequence[str], folder: Path, resume: bool, watcher: Watcher, pace: float = 1.0
+) -> Summary:
     from ..runs import run
 
-    with Watcher(Console(stderr=quiet, highlight=False), folder / LIVE_PICTURE) as watcher:
-        return await run(federation, ports, folder, resume=resume, observer=watcher)
+    return await run(federation, ports, folder, resume=resume, observer=watcher, pace=pace)
 
 
-async def _emulate(federation: Federation, programs: Mapping[str, Path], as_json: bool) -> None:
-    import asyncio
-
+async def _emulate(federation: Federation, built: Built, folder: Path, as_json: bool) -> None:
     from ..emulation import Twins
 
-    async with Twins(federation, programs, SHARDS / federation.name) as twins:
-        rows = [{"name": twin.name, "board": twin.board, "uid": twin.uid, "port": twin.port} for twin in twins.twins]
+    def ended(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    async with Twins(federation, built.programs, folder, built.images, on_end=ended) as twins:
+        rows = [
+            {"name": twin.name, "board": twin.board, "runs_in": twin.how, "uid": twin.uid, "port": twin.port}
+            for twin in twins.twins
+        ]
         if as_json:
             print_json(rows)
         else:
-            print_table(["node", "board", "uid", "port"], [list(row.values()) for row in rows], left=4)
+            print_table(["node", "board", "runs in", "uid", "port"], [list(row.values()) for row in rows], left=5)
             print(
                 f"\ncoordinator serve --federation {shlex.quote(str(federation.path))} --ports {' '.join(twins.ports)}",
                 flush=True,
             )
-        await asyncio.Event().wait()
+        await twins.all_ended()
+    raise ToolchainError("no twin runs any more; what each said when it ended is above")
 
 
-def build_twins(federation: Federation) -> dict[str, Path]:
-    """Build the native twins of the federation's boards, PlatformIO made ready first; returns programs by board.
+@dataclass(frozen=True)
+class Built:
+    """What there is to start: native twins by board, and by node the images that run in emulators."""
+
+    programs: dict[str, Path]
+    images: dict[str, Path]
+
+
+def open_example(federation: Path | None, emulate: Emulate) -> Federation:
+    """Return the federation that the user named, or the nearest default; for emulators the example made for them."""
+    if federation is None and emulate is Emulate.ISA:
+        federation = PROJECT_ROOT / "examples" / "mnist" / "chips.toml"
+    return open_federation(federation)
+
+
+def build_twins(federation: Federation, shards: Path, emulate: Emulate = Emulate.NATIVE) -> Built:
+    """Build the native twins of the federation's boards and, to be emulated, the images of its nodes, PlatformIO made
+    ready first.
 
     What the run would refuse is refused before: a build says it less well, and takes longer.
     """
-    from boards.seed import SeedError, seed
-
-    from ..emulation import build
+    from ..emulation import build, build_images, emulator_of
     from ..evaluation import preload
+    from ..platformio import seed
     from ..results import load
 
-    load(federation)
-    try:
-        seed()
-    except SeedError as error:
-        raise ToolchainError(str(error)) from error
+    inputs = load(federation)
+    seed()
     threading.Thread(target=preload, daemon=True).start()  # the import of TensorFlow hides behind the build
-    with counting("building the twins", len({node.board for node in federation.nodes()})) as watch:
-        return build(federation, watch=watch)
+    isa = emulate is Emulate.ISA
+    nodes = federation.nodes()
+    emulated = {node.board for node in nodes if isa and emulator_of(node.board)}
+    native = sorted({node.board for node in nodes} - emulated)
+    programs: dict[str, Path] = {}
+    if native:
+        with counting("building the twins", len(native)) as watch:
+            programs = build(federation, watch=watch, only=native)
+    if not isa:
+        return Built(programs, {})
+    with counting("building the images", sum(node.board in emulated for node in nodes)) as watch:
+        return Built(programs, build_images(federation, inputs.plans, shards / "images", watch=watch))
 
 
 @contextmanager

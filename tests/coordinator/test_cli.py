@@ -54,7 +54,7 @@ def test_the_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "coordinator", "-h"], cwd=PROJECT_ROOT, capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout.startswith("Usage: coordinator ")
-    for command in ("demo", "serve", "emulate", "ports", "plan", "boards", "generate", "report", "data"):
+    for command in ("demo", "serve", "emulate", "flash", "ports", "plan", "boards", "generate", "report", "data"):
         assert re.search(rf"^  {command} ", done.stdout, re.MULTILINE)
 
 
@@ -78,6 +78,9 @@ def test_ports_take_several_words(given: str, taken: str) -> None:
     ("arguments", "code", "said"),
     [
         (["plan", "--nope"], 2, "No such option"),
+        (["flash", "--all", "uno"], 2, "expected neither a NAME nor --port"),
+        (["flash", "due"], 2, "due: no node of"),
+        (["flash", "nrf52_dk"], 2, "3 nodes have this board; expected one of nrf52_dk-1, nrf52_dk-2, nrf52_dk-3"),
         (["serve"], 2, "--ports says where the nodes are"),
         (["serve", "--ports"], 2, "requires an argument"),
         (["serve", "--ports", "auto", "x"], 2, "expected it alone"),

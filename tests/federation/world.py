@@ -71,6 +71,16 @@ board = "uno_r4_minima"
 board = "megaatmega2560"
 count = 2
 """,
+    "chips": """
+[[nodes]]
+board = "uno"
+[[nodes]]
+board = "megaatmega2560"
+[[nodes]]
+board = "nrf52_dk_bare"
+[[nodes]]
+board = "nrf52840_dk_bare"
+""",
 }
 FILE = SETTINGS + NODES["mixed"]
 DEFAULTS = {

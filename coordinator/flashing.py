@@ -1,0 +1,84 @@
+"""A node's image onto its board: built, uploaded, and the board greeted afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from coordinator.emulation import write_shards
+from coordinator.errors import FirmwareMismatch
+from coordinator.federation import NodeSpec
+from coordinator.images import samples_held, upload_image
+from coordinator.link.errors import LinkError
+from coordinator.link.ports import list_ports
+from coordinator.results import Inputs
+from coordinator.roster import Found, check, greet, node_uid, rates_of
+
+BOOT_SECONDS = 15.0  # within which a board answers after it was flashed: a boot loader waits, USB comes back
+AGAIN_SECONDS = 0.5
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Flashed:
+    """A board that was flashed and answers as its node."""
+
+    node: str
+    board: str
+    port: str  # where it answers now
+    uid: str
+    tier: str
+    samples: int
+
+
+class Flasher:
+    """Flashes nodes of one federation."""
+
+    def __init__(self, inputs: Inputs, folder: Path, say: Say, workspace: Path | None = None) -> None:
+        """`folder` is for the shards, `workspace` where PlatformIO builds; `say` is told what is going on."""
+        self._inputs = inputs
+        self._say = say
+        self._workspace = workspace
+        self.held = samples_held(inputs.federation, inputs.plans)
+        self._shards = write_shards(inputs.federation, folder, self.held)
+
+    async def flash(self, spec: NodeSpec, port: str) -> Flashed:
+        """Build a node's image, upload it through `port` and see that it answers.
+
+        Raises ToolchainError, and for a board that does not answer as it should LinkError and FirmwareMismatch.
+        """
+        federation, plan = self._inputs.federation, self._inputs.plans[spec.board]
+        tier = plan.sub_model.tier.name
+        before = {each.name for each in list_ports()}
+        self._say(f"{spec.name}: building {spec.board}, tier {tier}, {self.held[spec.name]} samples, for {port} …")
+        await asyncio.to_thread(
+            upload_image, federation, spec, self._shards[spec.name], port, self._workspace
+        )  # fmt: skip
+        self._say(f"{spec.name}: uploaded; waiting for it to answer …")
+        found = await self._answer(spec, port, before)
+        await found.session.close()
+        check(found, plan, federation.path)
+        if (found.uid, found.hello.samples) != (node_uid(spec), self.held[spec.name]):
+            raise FirmwareMismatch(
+                f"{found.port}: {found.uid} with {found.hello.samples} samples answers; expected {node_uid(spec)} with "
+                f"{self.held[spec.name]}: the board still runs what it ran before; is {port} its own port?"
+            )
+        return Flashed(spec.name, spec.board, found.port, found.uid, tier, found.hello.samples)
+
+    async def _answer(self, spec: NodeSpec, port: str, before: set[str]) -> Found:
+        """Greet the board, over and over while it boots; one with USB of its own may come back under another name."""
+        rates = rates_of([self._inputs.plans[spec.board].board])
+        until = time.monotonic() + BOOT_SECONDS
+        while True:
+            new = [each.name for each in list_ports() if each.name not in before]
+            for name in (port, *new):
+                try:
+                    return await greet(name, rates)
+                except LinkError:
+                    if time.monotonic() > until and name == (port, *new)[-1]:
+                        raise
+            await asyncio.sleep(AGAIN_SECONDS)
