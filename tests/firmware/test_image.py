@@ -162,13 +162,14 @@ def running(command: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 async def one_round(port: str, board: Board, classes: int, weights: bytes) -> bytes:
-    """Hold a round as a coordinator does, at the board's fastest rate; return the update."""
+    """Hold a round as a coordinator does, having been through all of the board's rates; return the update."""
     session = Session(open_port(port, board.training.bauds[0]))
     try:
         hello = await session.hello()
         assert (hello.board, hello.uid.hex(), hello.samples) == (board.id, UID, SAMPLES)
-        await session.set_baud(max(board.training.bauds))
-        assert await session.hello() == hello
+        for baud in sorted(board.training.bauds)[1:]:
+            await session.set_baud(baud)
+            assert await session.hello() == hello
         assert sum(await session.labels(classes)) == SAMPLES
         await session.request(Setup(1, 7, 0.05, 0.0, 2, 1, Encoding.WEIGHTS, 1), Status)
         await session.send(TransferKind.WEIGHTS, 1, weights)

@@ -100,6 +100,8 @@ env.Append(
 )
 
 program = env.BuildProgram()
+scripts = Path(env.subst("$PROJECT_DIR"), board.get("build.ldscript")).parent.glob("*.ld")
+env.Depends(program, sorted(map(str, scripts)))
 image = env.ElfToHex("$BUILD_DIR/${PROGNAME}", program)
 env.Depends(image, "checkprogsize")
 steps = []
