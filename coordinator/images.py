@@ -31,14 +31,20 @@ def build_image(federation: Federation, spec: NodeSpec, shard: Path, folder: Pat
     with platformio.workspace(folder) as place:
         what = f"the image of {spec.name} could not be built"
         platformio.run(what, [spec.board], place, _variables(federation, spec, shard))
-        made = [path for path in (place / "build" / spec.board).glob("*.elf") if path.stem in ("firmware", "program")]
-        if not made:
-            raise ToolchainError(f"{place / 'build' / spec.board}: PlatformIO left no image; expected firmware.elf")
+        built = built_image(place, spec.board)
         image = place / "images" / federation.name / f"{spec.name}.elf"
         image.parent.mkdir(parents=True, exist_ok=True)
-        newest = max(made, key=lambda path: path.stat().st_mtime)
-        shutil.copyfile(newest, image)
+        shutil.copyfile(built, image)
     return image
+
+
+def built_image(place: Path, board: str) -> Path:
+    """Return the ELF file that PlatformIO built last for a board in the workspace `place`. Raises ToolchainError."""
+    folder = place / "build" / board
+    made = [path for path in folder.glob("*.elf") if path.stem in ("firmware", "program")]
+    if not made:
+        raise ToolchainError(f"{folder}: PlatformIO left no image; expected firmware.elf")
+    return max(made, key=lambda path: path.stat().st_mtime)
 
 
 def upload_image(federation: Federation, spec: NodeSpec, shard: Path, port: str, folder: Path | None = None) -> None:

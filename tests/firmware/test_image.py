@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 
 import boards
 from boards import PROJECT_ROOT, Board, seed
+from codegen.linked import Linked
 from codegen.planner import Plan, best
 from codegen.prebuild import firmware_hash
 from codegen.protocol import Encoding, Setup, State, Status, StatusRequest, Train, TransferKind
@@ -37,7 +37,6 @@ SAMPLES = 4
 TOLERANCE = 0.02
 SPARE = 128  # bytes between stack and data that nothing ever touches
 AVR, BARE = ("uno", "megaatmega2560"), ("nrf52_dk_bare", "nrf52840_dk_bare")
-PREFIX = {"atmelavr": "avr-", "nordicnrf52": "arm-none-eabi-"}  # of the tools
 RAM = 0x20000000  # where a Cortex-M has it
 
 
@@ -53,25 +52,10 @@ class Image:
     shard: Path  # the same samples as the twin reads them
     weights: bytes  # to begin with
 
-    def symbols(self) -> dict[str, int]:
-        """Return the size of each symbol that has one; link-time optimisation renames what is static."""
-        rows = (line.split() for line in self.tool("nm", "-S").splitlines())
-        return {re.sub(r"\.lto_priv\.\d+$", "", row[3]): int(row[1], 16) for row in rows if len(row) == 4}
-
-    def addresses(self) -> dict[str, int]:
-        """Return where each symbol is."""
-        rows = (line.split() for line in self.tool("nm").splitlines())
-        return {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
-
-    def sections(self) -> dict[str, int]:
-        """Return the size of each section."""
-        rows = (line.split() for line in self.tool("size", "-A").splitlines())
-        return {row[0]: int(row[1]) for row in rows if len(row) == 3 and row[1].isdigit()}
-
-    def tool(self, name: str, *options: str) -> str:
-        """Return what one of the compiler's tools prints of the image without samples."""
-        command = [PREFIX[self.board.training.env] + name, *options, str(self.plain)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    @property
+    def linked(self) -> Linked:
+        """What the linker made of the image without samples."""
+        return Linked(self.plain, self.board.training.env)
 
 
 @pytest.fixture(scope="module")
@@ -119,17 +103,14 @@ def run_pio(board: Board, described: Path, folder: Path, core: Path, shard: Path
 
 
 def test_every_planned_array_is_a_symbol_of_its_size(image: Image) -> None:
-    symbols = image.symbols()
+    symbols = image.linked.symbols
     planned = {array.name: array.bytes for array in image.plan.arrays}
     assert {name: symbols.get(name) for name in planned} == planned
 
 
 def test_planned_ram_and_flash_are_what_the_linker_maps(image: Image) -> None:
-    sections = image.sections()
-    ram = sum(sections.get(name, 0) for name in (".data", ".bss", ".noinit"))
-    assert image.plan.ram - image.board.training.stack == pytest.approx(ram, rel=TOLERANCE)
-    flash = sections[".text"] + sections[".data"]
-    assert image.plan.flash == pytest.approx(flash, rel=TOLERANCE)
+    assert image.plan.ram - image.board.training.stack == pytest.approx(image.linked.ram, rel=TOLERANCE)
+    assert image.plan.flash == pytest.approx(image.linked.flash, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("image", BARE, indirect=True)
@@ -138,7 +119,7 @@ def test_a_cortex_starts_at_reset_with_its_stack_at_the_end_of_its_ram(image: Im
     subprocess.run(["arm-none-eabi-objcopy", "-O", "binary", image.plain, path], check=True)
     stack, reset, *vectors = np.frombuffer(path.read_bytes()[:256], np.uint32).tolist()
     assert stack == RAM + image.board.ram
-    thumb = {name: address | 1 for name, address in image.addresses().items()}
+    thumb = {name: address | 1 for name, address in image.linked.addresses.items()}
     assert reset == thumb["reset"]
     own = {16 + 2: thumb["uart_interrupt"], 16 + 8: thumb["chip_timer_interrupt"]}
     reserved = dict.fromkeys((7, 8, 9, 10, 13), 0)
