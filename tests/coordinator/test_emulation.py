@@ -97,6 +97,35 @@ def test_a_twin_that_does_not_start(one: Federation, tmp_path: Path, script: str
         start(one, program(tmp_path, script), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("sleep 0.1; echo out of pens >&2; exit 3", "its twin ended (exit code 3); it said: out of pens"),
+        ("kill -9 $$", "its twin ended (SIGKILL); it said: nothing"),
+        ("exec sleep 60", None),
+    ],
+)
+def test_a_twin_that_ends_by_itself_is_told_of(one: Federation, tmp_path: Path, script: str, told: str | None) -> None:
+    heard: list[str] = []
+
+    async def play() -> None:
+        programs = program(tmp_path, f"echo PORT /dev/pts/999; {script}")
+        async with Twins(one, programs, tmp_path, on_end=heard.append) as twins:
+            if told is not None:
+                await asyncio.wait_for(twins.all_ended(), 10)
+
+    asyncio.run(play())
+    assert heard == ([] if told is None else [f"esp32dev-1: {told}"])
+
+
+def test_a_node_may_hold_the_first_of_its_samples_only(one: Federation, tmp_path: Path) -> None:
+    (whole,) = write_shards(one, tmp_path / "whole").values()
+    (part,) = write_shards(one, tmp_path / "part", {"esp32dev-1": 3}).values()
+    assert part.read_bytes()[16:208] == whole.read_bytes()[16:208]
+    assert struct.unpack_from("<4sI", part.read_bytes()) == (b"TFS1", 3)
+    assert part.read_bytes()[208:] == whole.read_bytes()[16 + 640 :][:6]
+
+
 def test_a_program_that_is_not_there(one: Federation, tmp_path: Path) -> None:
     with pytest.raises(ToolchainError, match="build it with `pio run -e native_esp32dev`"):
         start(one, {"esp32dev": tmp_path / "absent"}, tmp_path)
