@@ -35,7 +35,7 @@ class Node:
         """Compile in `folder`, which is made; of the global `weights` the frozen ones are compiled in. ToolError."""
         self.plan = plan
         files = {"model.h": model_header(plan, weights), "protocol.h": protocol_header()}
-        sources = [FIRMWARE / "node" / "training.c", TARGETS / "node.c"]
+        sources = [*(FIRMWARE / "node" / name for name in ("training.c", "samples.c")), TARGETS / "node.c"]
         self.library = ctypes.CDLL(str(compile_library(files, sources, folder)))
         self.library.node_round.restype = ctypes.c_bool
         count = weight_bytes(plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from typing import Literal
 
@@ -15,7 +15,7 @@ from codegen.graph import Graph, Layer
 from codegen.memory import buffers, fixed_buffers, place
 from codegen.names import c_names
 from codegen.protocol import FRAME_OVERHEAD, Encoding, encoded_size
-from codegen.shards import AVR, samples_that_fit
+from codegen.shards import AVR, LABEL_BYTES, samples_that_fit
 from codegen.tiers import SubModel, Tier, channels, nested, sub_model
 from codegen.weights import size_of, weight_bytes
 
@@ -25,7 +25,14 @@ SHIFTS = 2  # bytes a layer at each width: its output's scale and its gradient's
 INPUT_BYTES = 256  # what each byte of a sample is worth in fixed point
 NEAR_FLASH = 60_000  # bytes of constants that AVR's short instructions reach beside the vectors and the sizes of layers
 FLASH_ERROR = 0.02  # by how much of itself a program may exceed its plan: what tests hold images to
+POSITION_BYTES = 4  # in front of a streamed sample
+STREAM_STATE = 24  # firmware/node/: a transfer under way beside that of the weights, and how many samples there are
+RING_STATE = 8  # firmware/node/samples.c: how many samples there are, and where the next one goes
+# Frames of a streamed sample beside its chunks, both ways: BEGIN, ACK, COMMIT, STATUS, and a zero before each request.
+SAMPLE_REQUESTS = 20 + 11 + 10 + 33 + 2
+ACK_BYTES = 11
 EncodingChoice = Literal["auto", "weights", "delta_f32", "delta_q8"]  # auto: the smallest that there is room for
+SampleSource = Literal["flash", "stream", "sensor"]
 Section = Literal["ram", "flash", "both"]  # both: AVR copies constants into RAM
 
 
@@ -50,6 +57,8 @@ class Training:
     nested: bool = True
     encoding: EncodingChoice = "auto"
     input_range: tuple[float, float] = (0.0, 1.0)  # what 8-bit 0 and 255 mean to the model
+    sources: Mapping[str, SampleSource] = field(default_factory=dict)  # of each board's samples, by its id, but flash
+    samples_per_node: int = 0  # that a board with a sensor keeps
 
     @property
     def input_scale(self) -> float:
@@ -96,6 +105,11 @@ class Plan:
     def kernel(self) -> str:
         """The board's arithmetic: f32 or fixed."""
         return self.board.training.kernel
+
+    @property
+    def source(self) -> SampleSource:
+        """Where the board's samples come from."""
+        return self.training.sources.get(self.board.id, "flash")
 
     @property
     def batch(self) -> int:
@@ -164,7 +178,10 @@ class Plan:
 
     @property
     def samples_in_flash(self) -> int:
-        """How many samples the rest of the flash holds, if the program is as much larger than planned as it may be."""
+        """How many samples the rest of the flash holds, if the program is as much larger than planned as may be; none
+        if they come from elsewhere."""
+        if self.source != "flash":
+            return 0
         room = self.flash_limit - math.ceil(self.flash * (1 + FLASH_ERROR))
         return samples_that_fit(self.board, self.sub_model.graph.features, room)
 
@@ -177,8 +194,15 @@ class Plan:
 
     def round_seconds(self, samples: int, epochs: int) -> float:
         """Time of a round: weights there, training, update back, at the fastest rate the board holds."""
-        wire = 10 * sum(self.transfer_bytes) / (max(self.board.training.bauds) * WIRE_SHARE)
-        return wire + samples * epochs * self.step_seconds
+        wire = sum(self.transfer_bytes)
+        if self.source == "stream":
+            wire += samples * epochs * self._sample_wire_bytes
+        return 10 * wire / (max(self.board.training.bauds) * WIRE_SHARE) + samples * epochs * self.step_seconds
+
+    @property
+    def _sample_wire_bytes(self) -> int:
+        """Bytes on the wire of a streamed sample; its acknowledgements travel while its chunks do, but for the last."""
+        return self._framed(sample_bytes(self.sub_model.graph)) + ACK_BYTES + SAMPLE_REQUESTS
 
     @property
     def model_hash(self) -> int:
@@ -220,6 +244,10 @@ def _with_reason(found: Plan, instead: str) -> Plan:
     what = "RAM" if found.missing_ram else "flash"
     name = found.sub_model.tier.name
     sentence = f"tier {name} needs {found.missing_bytes:,} bytes of {what} more than {found.board.id} has; {instead}"
+    if found.source == "sensor" and found.missing_ram:
+        wanted = found.training.samples_per_node
+        held = max(0, wanted - math.ceil(found.missing_ram / (found.sub_model.graph.features + LABEL_BYTES)))
+        sentence += f"; of its sensor's {wanted:,} samples (samples_per_node) it could keep {held:,}"
     return replace(found, reason=sentence)
 
 
@@ -233,11 +261,11 @@ def _plan(board: Board, graph: Graph, ordered: Sequence[Tier], tier: Tier, train
     may_keep_origin = (False,) if fixed or training.encoding == "weights" else (True, False)
     for accumulates in may_accumulate:
         for keeps_origin in may_keep_origin:
-            arrays = _arrays(board, graphs, accumulates, keeps_origin)
+            arrays = _arrays(board, graphs, accumulates, keeps_origin) + _sample_arrays(board, own.graph, training)
             env, kernel = board.training.env, board.training.kernel
             flash = board.training.framework_flash + code_bytes(env, kernel, own.graph, accumulates, keeps_origin)
             flash += sum(array.bytes for array in arrays if array.section != "ram")
-            parts = _ram_parts(board, own.graph, arrays)
+            parts = _ram_parts(board, own.graph, arrays, training.sources.get(board.id, "flash"))
             found = Plan(
                 board, own, widths, graphs, training, accumulates, keeps_origin, tuple(arrays), parts, flash
             )  # fmt: skip
@@ -280,6 +308,24 @@ def _arrays(board: Board, graphs: Sequence[Graph], accumulates: bool, keeps_orig
     return arrays
 
 
+def sample_bytes(graph: Graph) -> int:
+    """Return the bytes of a streamed sample: its position, its label, its features."""
+    return POSITION_BYTES + LABEL_BYTES + graph.features
+
+
+def _sample_arrays(board: Board, graph: Graph, training: Training) -> list[Array]:
+    """Return what the header declares to keep samples in RAM."""
+    source, count = training.sources.get(board.id, "flash"), training.samples_per_node
+    if source == "stream":
+        return [Array("model_sample", sample_bytes(graph), "ram")]
+    if source == "sensor":
+        return [
+            Array("model_samples", count * graph.features, "ram"),
+            Array("model_labels", count * LABEL_BYTES, "ram"),
+        ]
+    return []
+
+
 def _frozen_section(graph: Graph, index: int, element: int) -> Section:
     """Return where an AVR has a frozen layer's weights: its kernels read flash, the first 64 KB, but only forwards."""
     below = [tensor for layer in graph.layers[: index + 1] for tensor in layer.tensors()]
@@ -287,8 +333,9 @@ def _frozen_section(graph: Graph, index: int, element: int) -> Section:
     return "flash" if index < graph.first_trainable and near else "both"
 
 
-def _ram_parts(board: Board, graph: Graph, arrays: Sequence[Array]) -> dict[str, int]:
+def _ram_parts(board: Board, graph: Graph, arrays: Sequence[Array], source: SampleSource) -> dict[str, int]:
     training = board.training
+    samples = {"stream": STREAM_STATE, "sensor": RING_STATE}
     frame = training.mtu + FRAME_OVERHEAD
     in_arena = any(array.name == "model_arena" and array.bytes >= frame for array in arrays)  # firmware/node/wire.c
     return {
@@ -296,6 +343,7 @@ def _ram_parts(board: Board, graph: Graph, arrays: Sequence[Array]) -> dict[str,
         # firmware/node/training.c: for each class a float, or 16 bits
         "adjustment": (2 if training.kernel == "fixed" else 4) * graph.classes,
         "link": (1 if in_arena else 2) * frame + 2 * training.window,  # to receive and to send
+        **({source: samples[source]} if source in samples else {}),
         "framework": training.framework_ram,
         "stack": training.stack,
     }

@@ -168,6 +168,12 @@ def link_defines(root: Path, board: str) -> list[tuple[str, Any]]:
     return [*sizes, *rates, ("FIRMWARE_HASH", f"0x{firmware_hash(root):08x}UL")]
 
 
+def samples_in_flash(out: Path) -> bool:
+    """Whether the board that `out`/model.h was made for has its samples compiled in."""
+    header = (out / "model.h").read_text(encoding="utf-8")
+    return re.search(r"^#define MODEL_SOURCE_FLASH 1\b", header, re.MULTILINE) is not None
+
+
 def sensor_folder(out: Path, federation: Path) -> Path | None:
     """The federation's own code for a sensor, if the samples of this board come from one."""
     header = (out / "model.h").read_text(encoding="utf-8")
@@ -198,6 +204,8 @@ def configure(env: Any) -> None:
     place_shard(out, os.environ.get("TIERFED_SHARD", ""))
     optimize = "-Os" if env.subst("$PIOPLATFORM") in SMALL else "-O2"
     defines = [*link_defines(root, board), *identity_defines(os.environ.get("TIERFED_UID", ""))]
+    if env.subst("$PIOPLATFORM") in SMALL and samples_in_flash(out):  # which an AVR reads by instructions of its own
+        defines.append(("ENGINE_SAMPLES_IN_FLASH", 1))
     sources = Path(env.subst("$PROJECT_SRC_DIR")).resolve()
     sensor = None if env.subst("$PIOPLATFORM") == "native" else sensor_folder(out, federation)  # a twin replays a file
     if env.IsIntegrationDump():  # what an editor's index is made from

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Self, get_args, get_type_hints
 
 from boards import MTU_RANGE, WINDOW_RANGE
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MTU_MIN, MTU_MAX = MTU_RANGE[0], MTU_RANGE[-1]
 WINDOW_MAX = WINDOW_RANGE[-1]
 FRAME_OVERHEAD = 8  # bytes of a frame on top of its payload
@@ -27,7 +27,7 @@ u32 = Annotated[int, "I"]
 f32 = Annotated[float, "f"]
 id8 = Annotated[bytes, "8s"]
 text12 = Annotated[str, "12s"]
-text26 = Annotated[str, "26s"]
+text25 = Annotated[str, "25s"]
 u16_tail = Annotated[tuple[int, ...], "*H"]
 f32_tail = Annotated[tuple[float, ...], "*f"]
 text_tail = Annotated[str, "*s"]
@@ -47,6 +47,7 @@ class FrameType(enum.IntEnum):
     STATUS_REQUEST = 0x09
     ABORT = 0x0A
     BAUD = 0x0B
+    SAMPLES = 0x0C
     DATA = 0x10
     ACK = 0x11
     HELLO = 0x81
@@ -86,6 +87,15 @@ class TransferKind(enum.IntEnum):
     """What BEGIN announces."""
 
     WEIGHTS = 1
+    SAMPLE = 2  # u32 position, counted over all epochs of the round; u16 label; the features
+
+
+class Source(enum.IntEnum):
+    """Where a node's samples come from."""
+
+    FLASH = 0  # compiled in
+    STREAM = 1  # the host sends each one as its turn comes
+    SENSOR = 2  # captured on the board, between rounds
 
 
 class Kernel(enum.IntEnum):
@@ -104,9 +114,11 @@ class ErrorCode(enum.IntEnum):
     WRONG_ROUND = 4  # detail: the node's round
     WRONG_SIZE = 5  # detail: the number of bytes expected
     BAD_CRC = 6  # detail: the CRC-32 computed; the transfer must be sent again
-    UNSUPPORTED = 7  # detail: the encoding or kind asked for; 0: batch, epochs or learning rate
+    UNSUPPORTED = 7  # detail: the encoding or kind asked for; 0: batch, epochs, learning rate or number of samples
     NOT_FINITE = 8  # detail: the weight, in fixed point the exponent, or in training the sample with which it began
     NO_SAMPLES = 9
+    WRONG_POSITION = 10  # detail: the position expected of the next sample
+    WRONG_LABEL = 11  # detail: the number of classes
 
 
 class ProtocolError(ValueError):
@@ -198,7 +210,8 @@ class Hello(Message):
     batch: u8  # largest; 1: no gradient buffer
     kernel: u8  # Kernel
     parameters: u32  # trainable
-    board: text26
+    source: u8  # Source of its samples
+    board: text25
     tier: text12
 
 
@@ -258,15 +271,26 @@ class Begin(Message):
 
 @dataclass(frozen=True)
 class Commit(Message):
-    """All chunks are acknowledged: check the CRC-32 and take the transfer. Answered by STATUS (LOADED) or ERROR."""
+    """All chunks are acknowledged: check the CRC-32 and take the transfer. Answered by STATUS (LOADED; TRAINING of a
+    sample, which is trained only then) or ERROR."""
 
     type = FrameType.COMMIT
     round: u16
 
 
 @dataclass(frozen=True)
+class Samples(Message):
+    """How many samples an epoch has; between SETUP and TRAIN, to a node whose samples are streamed. Answered by
+    STATUS."""
+
+    type = FrameType.SAMPLES
+    count: u32
+
+
+@dataclass(frozen=True)
 class Train(Message):
-    """Start. Answered by STATUS (TRAINING, or DONE if it is); more STATUS follow unasked, at most two a second."""
+    """Start. Answered by STATUS (TRAINING, or DONE if it is); more STATUS follow unasked, at most two a second, and one
+    at the end. A streaming node trains each sample as it comes."""
 
     type = FrameType.TRAIN
     round: u16

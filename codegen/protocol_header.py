@@ -15,6 +15,7 @@ _ENUMS: tuple[tuple[str, type[enum.IntEnum]], ...] = (
     ("STATE", protocol.State),
     ("ENCODING", protocol.Encoding),
     ("TRANSFER", protocol.TransferKind),
+    ("SOURCE", protocol.Source),
     ("KERNEL", protocol.Kernel),
     ("ERROR", protocol.ErrorCode),
 )

@@ -27,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from codegen.planner import EncodingChoice
+from codegen.planner import EncodingChoice, SampleSource
 from codegen.planner import Training as PlanTraining
 from codegen.tiers import DEFAULT_TIERS, Select, Tier, tiers_from
 
@@ -50,6 +50,7 @@ class NodeSpec:
     name: str
     board: str
     uid: str | None
+    source: SampleSource = "flash"
 
 
 class Table(BaseModel):
@@ -148,6 +149,7 @@ class Nodes(Table):
 
     board: Annotated[str, AfterValidator(_known_board)]
     count: Annotated[int, Field(ge=1, le=MAX_NODES)] = 1
+    source: SampleSource = "flash"  # of its samples
     name: Name | None = None
     uid: Annotated[str, Field(pattern=UNIQUE_ID)] | None = None
 
@@ -188,6 +190,14 @@ class Federation(Table):
                 if value in seen:
                     raise At(("nodes", index, kind), f"is {value!r}, as of another node; expected each {kind} once")
                 seen.update([value] if value else [])
+        sources: dict[str, SampleSource] = {}
+        for index, entry in enumerate(self.entries):
+            if sources.setdefault(entry.board, entry.source) != entry.source:
+                first = sources[entry.board]
+                raise At(
+                    ("nodes", index, "source"),
+                    f"is {entry.source!r}, but an earlier {entry.board} has {first!r}; expected one source a board",
+                )
         least, most = self.aggregation.min_nodes, len(self.nodes())
         if least > most:
             raise At(("aggregation", "min_nodes"), f"is {least}; expected at most {most}, the number of nodes")
@@ -204,7 +214,7 @@ class Federation(Table):
             for _ in range(entry.count):
                 used[stem] += 1
                 name = stem if entry.name and entry.count == 1 else f"{stem}-{used[stem]}"
-                yield index, NodeSpec(name, entry.board, entry.uid.lower() if entry.uid else None)
+                yield index, NodeSpec(name, entry.board, entry.uid.lower() if entry.uid else None, entry.source)
 
     @property
     def path(self) -> Path:
@@ -243,7 +253,11 @@ class Federation(Table):
     def plan_settings(self) -> PlanTraining:
         """Return what of this file decides what a node's memory must hold."""
         training = self.training
-        return PlanTraining(training.batch, training.momentum, training.nested, self.link.encoding, self.data.range)
+        sources = {entry.board: entry.source for entry in self.entries if entry.source != "flash"}
+        return PlanTraining(
+            training.batch, training.momentum, training.nested, self.link.encoding, self.data.range, sources,
+            self.data.samples_per_node,
+        )  # fmt: skip
 
 
 def load(path: Path) -> Federation:

@@ -17,10 +17,11 @@ from coordinator.roster import node_uid
 
 
 def samples_held(federation: Federation, plans: Mapping[str, Plan]) -> dict[str, int]:
-    """Return how many of its samples each node's image holds: the first ones, as many as its board's flash has room
-    for."""
+    """Return how many of its samples each node with samples in flash has in its image: the first ones, as many as its
+    board has room for."""
     most = federation.data.samples_per_node
-    return {spec.name: min(most, plans[spec.board].samples_in_flash) for spec in federation.nodes()}
+    specs = (spec for spec in federation.nodes() if spec.source == "flash")
+    return {spec.name: min(most, plans[spec.board].samples_in_flash) for spec in specs}
 
 
 def build_image(federation: Federation, spec: NodeSpec, shard: Path, folder: Path | None = None) -> Path:
@@ -59,6 +60,6 @@ def _variables(federation: Federation, spec: NodeSpec, shard: Path) -> dict[str,
     """Return what codegen/prebuild.py reads."""
     return {
         "TIERFED_FEDERATION": str(federation.path),
-        "TIERFED_SHARD": str(shard.absolute()),
+        "TIERFED_SHARD": str(shard.absolute()) if spec.source == "flash" else "",
         "TIERFED_UID": node_uid(spec),
     }

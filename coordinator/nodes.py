@@ -13,6 +13,7 @@ from codegen.protocol import (
     Adjust,
     Encoding,
     Hello,
+    Samples,
     Setup,
     State,
     Status,
@@ -26,6 +27,8 @@ from coordinator.events import NodeLog, NodeProgress, NodeTraffic, Observer, Sta
 from coordinator.link.errors import LinkError, NodeError
 from coordinator.link.session import Session
 from coordinator.rounds import NodeUnavailable, Order, Update
+from coordinator.shares import Share
+from coordinator.streaming import sample
 
 T = TypeVar("T")
 
@@ -49,13 +52,17 @@ class LinkNode:
         connect: Callable[[], Awaitable[tuple[Session, Hello]]],
         observer: Observer,
         pace: float = 1.0,
+        share: Share | None = None,
     ) -> None:
         """`connect` opens the port, greets the node and checks that it is this one with firmware of this plan; `pace`:
-        how many times slower than its plan it may be."""
+        how many times slower than its plan it may be; `share` is streamed to it."""
         self.name = name
         self.plan = plan
         self.port = port
-        self.label_counts: tuple[int, ...] = ()
+        self._share = share
+        self._classes = range(plan.sub_model.graph.classes)
+        labels = [] if share is None else share.y.tolist()
+        self.label_counts = tuple(labels.count(label) for label in self._classes)
         self._connect = connect
         self._observer = observer
         self._pace = pace
@@ -76,11 +83,12 @@ class LinkNode:
         """Greet the node, drop what it may still hold of another run, and ask for its labels."""
         session = await self._greet()
         await session.request(Abort(), Status)
-        classes = self.plan.sub_model.graph.classes
-        self.label_counts = await session.labels(classes)
-        if sum(self.label_counts) != self.hello.samples:
+        if self._share is not None:
+            return
+        self.label_counts = await session.labels(len(self._classes))
+        if self.plan.source == "flash" and sum(self.label_counts) != self.hello.samples:  # a sensor goes on capturing
             raise LinkError(
-                f"{self.port}: HELLO says {self.hello.samples} samples, its {classes} labels "
+                f"{self.port}: HELLO says {self.hello.samples} samples, its {len(self._classes)} labels "
                 f"make {sum(self.label_counts)}; rebuild and flash it"
             )
 
@@ -89,13 +97,24 @@ class LinkNode:
         if self._session is not None:
             await self._session.close()
 
+    async def settle(self, order: Order) -> None:
+        """Have a sensor keep its samples as they are, and count them. Raises NodeUnavailable."""
+        if self.plan.source == "sensor":
+            await self._twice(order, self._settle)
+            if not any(self.label_counts):
+                raise NodeUnavailable("its sensor has captured no samples yet")
+
     async def train(self, order: Order) -> Update:
         """Send the order and the weights, wait, and fetch the update. Raises NodeUnavailable."""
+        return await self._twice(order, self._train)
+
+    async def _twice(self, order: Order, attempt: Callable[[Order], Awaitable[T]]) -> T:
+        """Attempt something, and once more if the node starts anew meanwhile. Raises NodeUnavailable."""
         try:
             try:
-                return await self._train(order)
+                return await attempt(order)
             except _Rebooted:
-                return await self._train(order)
+                return await attempt(order)
         except _Rebooted:
             raise NodeUnavailable("it started anew twice in one round; is its supply stable?") from None
         except (LinkError, UpdateError, TierfedError) as error:
@@ -108,26 +127,45 @@ class LinkNode:
         choice = Encoding.DELTA_Q8 if wanted == "auto" else Encoding[wanted.upper()]
         return choice if self.hello.encodings >> choice & 1 else Encoding.WEIGHTS
 
-    async def _train(self, order: Order) -> Update:
+    async def _settle(self, order: Order) -> None:
+        session = await self._in_touch()
+        self._check_boot(await session.request(self._setup(order), Status))
+        self.label_counts = await session.labels(len(self._classes))
+        if not any(self.label_counts):
+            await session.request(Abort(), Status)  # let it capture some
+        self._in_step = True
+
+    async def _in_touch(self) -> Session:
+        """Return a session with a node that knows where we are; whoever ends as it should says so by `_in_step`."""
         session = self._session
         if session is None or session.closed or not self._in_step:
             session = await self._greet()
         self._in_step = False
+        return session
+
+    async def _train(self, order: Order) -> Update:
+        if self.plan.source == "sensor" and not self._in_step:
+            raise NodeUnavailable("it started anew within the round, and its samples are others now")
+        session = await self._in_touch()
         encoding = self.encoding(order.encoding)
         self._progress(order.round, "sending", 0, len(order.weights))
         try:
-            await self._set_up(session, order, encoding)
+            await self._set_up(session, order)
             sending = session.send(TransferKind.WEIGHTS, order.round, order.weights)
             self._check_boot(await self._watched(order.round, "sending", len(order.weights), sending))
+            if self._share is not None:
+                self._check_boot(await session.request(Samples(len(self._share.y)), Status))
             await self._finish(session, order)
             size = self.plan.transfer_bytes[1]
             offer, blob = await self._watched(order.round, "fetching", size, session.fetch(order.round, encoding))
         except NodeError as error:
             await self._find_out(session, error)
             raise
-        if offer.samples != self.hello.samples:
-            raise NodeUnavailable(f"its update is of {offer.samples} samples; it has {self.hello.samples}")
+        if offer.samples != sum(self.label_counts):
+            raise NodeUnavailable(f"its update is of {offer.samples} samples; it has {sum(self.label_counts)}")
         delta = decode(self.plan, encoding, blob, order.weights)
+        if self.plan.source == "sensor":
+            await session.request(Abort(), Status)  # let it capture more
         self._in_step = True
         self._progress(order.round, "done", 1, 1, offer.loss)
         return Update(self.name, order.round, delta, offer.samples, offer.loss, offer.saturated)
@@ -145,25 +183,29 @@ class LinkNode:
         session.on_log = lambda text: self._observer(NodeLog(self.name, text))
         return session
 
-    async def _set_up(self, session: Session, order: Order, encoding: Encoding) -> None:
-        """SETUP and ADJUST, as often as it takes for both sides to mean the same boot."""
-        setup = Setup(
-            order.round, order.seed, order.learning_rate, order.momentum, order.epochs, order.batch, encoding,
-            order.nested,
+    def _setup(self, order: Order) -> Setup:
+        return Setup(
+            order.round, order.seed, order.learning_rate, order.momentum, order.epochs, order.batch,
+            self.encoding(order.encoding), order.nested,
         )  # fmt: skip
-        self._check_boot(await session.request(setup, Status))
+
+    async def _set_up(self, session: Session, order: Order) -> None:
+        """SETUP and ADJUST, as often as it takes for both sides to mean the same boot."""
+        self._check_boot(await session.request(self._setup(order), Status))
         values = [] if order.adjustment is None else [float(value) for value in order.adjustment]
         for first in range(0, len(values), VALUES_PER_ADJUST):
             adjust = Adjust(first, tuple(values[first : first + VALUES_PER_ADJUST]))
             self._check_boot(await session.request(adjust, Status))
 
     async def _finish(self, session: Session, order: Order) -> None:
-        """TRAIN, and wait until it is done."""
+        """TRAIN, stream the samples if the node has none, and wait until it is done."""
         while not self._reports.empty():  # what came before is of no interest any more
             self._reports.get_nowait()
         status = await session.request(Train(order.round), Status)
         self._check_boot(status)
         patience = self._pace * max(1.0, 2 * self.plan.step_seconds)  # a node answers between two samples
+        if self._share is not None and status.state == State.TRAINING:
+            status = await self._stream(session, order, self._share, status, patience)
         while status.state == State.TRAINING and status.round == order.round:
             self._progress(order.round, "training", status.done, status.total, status.loss)
             try:
@@ -178,6 +220,18 @@ class LinkNode:
         if status.state != State.DONE or status.round != order.round:
             raise NodeUnavailable(f"it left the round: state {status.state}, round {status.round}")
         self._progress(order.round, "training", status.total, status.total, status.loss)
+
+    async def _stream(self, session: Session, order: Order, share: Share, status: Status, patience: float) -> Status:
+        """Send the samples that the node still lacks, the next one while it trains; return its last STATUS."""
+        total, shown = order.epochs * len(share.y), 0.0
+        for position in range(status.done, total):
+            blob = sample(share, order.seed, position)
+            status = await session.send(TransferKind.SAMPLE, order.round, blob, patience)
+            self._check_boot(status)
+            if session.loop.time() - shown >= REFRESH:
+                shown = session.loop.time()
+                self._progress(order.round, "training", status.done, total, status.loss)
+        return status
 
     def _check_boot(self, status: Status) -> None:
         if status.boot != self.hello.boot:

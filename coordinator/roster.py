@@ -16,7 +16,7 @@ from pathlib import Path
 import boards
 from codegen.planner import Plan
 from codegen.prebuild import firmware_hash
-from codegen.protocol import Hello, Kernel
+from codegen.protocol import Hello, Kernel, Source
 from coordinator.errors import FirmwareMismatch
 from coordinator.events import Event, NodeConnected, NodeMissing, Observer
 from coordinator.federation import Federation, NodeSpec
@@ -24,6 +24,7 @@ from coordinator.link.errors import LinkError, LinkTimeout, PortError
 from coordinator.link.ports import list_ports, open_port
 from coordinator.link.session import Port, Session
 from coordinator.nodes import LinkNode
+from coordinator.shares import Share, deal
 
 AUTO = "auto"
 SWITCH_SECONDS = 1.5  # a node answers at a new rate within this time, or is back at the old one in two
@@ -66,10 +67,11 @@ async def assemble(
     """Return the federation's nodes that answer on `ports` (or AUTO), in the order of the file, ready for a round.
 
     `plans` by board id; `on_silent` is told each port that AUTO tried and nobody answers on; `pace` as for
-    LinkNode. Raises LinkError (PortError, LinkTimeout) for a port that was named and is no node,
-    FirmwareMismatch for a board with another model or firmware.
+    LinkNode. Raises LinkError (PortError, LinkTimeout) for a port that was named and is no node, FirmwareMismatch for a
+    board with another model, source of samples or firmware, DataError for data that cannot be dealt out.
     """
     rates = rates_of(boards.load(board) for board in plans)
+    shares = _streamed(federation, plans)
     auto = list(ports) == [AUTO]
     names = likely_ports() if auto else list(dict.fromkeys(ports))
     found = await find(names, rates, (on_silent or (lambda _: None)) if auto else None)
@@ -85,7 +87,8 @@ async def assemble(
             plan = plans[spec.board]
             check(board, plan, federation.path)
             connection = _Connection(board, plan, federation.path)
-            nodes.append(LinkNode(spec.name, plan, board.port, connection, observer, pace))
+            samples = shares.get(spec.name) if plan.source == "stream" else None
+            nodes.append(LinkNode(spec.name, plan, board.port, connection, observer, pace, samples))
         await asyncio.gather(*(node.open() for node in nodes))
     except BaseException:
         await asyncio.gather(*(each.session.close() for each in found))
@@ -93,6 +96,12 @@ async def assemble(
     kept = {node.port for node in nodes}
     await asyncio.gather(*(each.session.close() for each in found if each.port not in kept))
     return nodes
+
+
+def _streamed(federation: Federation, plans: Mapping[str, Plan]) -> dict[str, Share]:
+    """Return what each node is dealt if some have it streamed. Raises DataError."""
+    streaming = [plan for plan in plans.values() if plan.source == "stream"]
+    return deal(federation, streaming[0].sub_model.graph.classes) if streaming else {}
 
 
 def introductions(federation: Federation, nodes: Sequence[LinkNode]) -> list[Event]:
@@ -213,6 +222,12 @@ def check(found: Found, plan: Plan, federation: Path) -> None:
             f"{found.port}: its firmware trains in {names.get(hello.kernel, hello.kernel)}, this federation's plan for "
             f"{plan.board.id} in {plan.kernel}; {mend}"
         )
+    if hello.source != Source[plan.source.upper()]:
+        sources = {source.value: source.name.lower() for source in Source}
+        raise FirmwareMismatch(
+            f"{found.port}: its firmware was built for samples from {sources.get(hello.source, hello.source)}, the "
+            f"federation file says {plan.source}; {mend}"
+        )
     if hello.model != plan.model_hash or hello.parameters != plan.sub_model.graph.parameters:
         raise FirmwareMismatch(
             f"{found.port}: its firmware holds model {hello.model:08x} (tier {hello.tier}, {hello.parameters} "
@@ -261,7 +276,7 @@ def connected(node: LinkNode, federation: Federation) -> NodeConnected:
         tier=node.plan.sub_model.tier.name,
         uid=hello.uid.hex(),
         port=node.port,
-        samples=hello.samples,
+        samples=sum(node.label_counts),
         batch=node.plan.batch,
         encoding=node.encoding(federation.link.encoding).name.lower(),
         model=f"{hello.model:08x}",

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -61,7 +61,8 @@ class NodeUnavailable(Exception):  # noqa: N818 - it says what the node is
 
 
 class Node(Protocol):
-    """A member of the federation. `train` raises NodeUnavailable; nothing of the round is left behind when it does."""
+    """A member of the federation. `settle`, then `train`; both raise NodeUnavailable, and nothing of the round is left
+    behind when they do."""
 
     @property
     def name(self) -> str:
@@ -74,6 +75,9 @@ class Node(Protocol):
     @property
     def label_counts(self) -> tuple[int, ...]:
         """How many samples of each class it has."""
+
+    async def settle(self, order: Order) -> None:
+        """Begin the round of `order`, whose adjustment is still to come: `label_counts` holds until `train` ends."""
 
     async def train(self, order: Order) -> Update:
         """Train the weights of `order` on the node's own samples."""
@@ -161,10 +165,13 @@ class RoundCuts:
 async def _ask(node: Node, number: int, cuts: RoundCuts, settings: Settings, observer: Observer) -> Contribution | None:
     """Return one node's contribution, or None after telling the observer why there is none."""
     started = time.monotonic()
-    limit = settings.pace * deadline(node.plan, sum(node.label_counts), settings.epochs)
+    limit = 0.0
     try:
         cut, packed = cuts.of(node.plan)
         order = make_order(node, number, packed, settings)
+        await node.settle(order)
+        order = adjusted(order, node, settings)
+        limit = settings.pace * deadline(node.plan, sum(node.label_counts), settings.epochs)
         async with asyncio.timeout(limit):
             update = await node.train(order)
         check(update, order, cut, node)
@@ -184,8 +191,7 @@ async def _ask(node: Node, number: int, cuts: RoundCuts, settings: Settings, obs
 
 
 def make_order(node: Node, number: int, packed: bytes, settings: Settings) -> Order:
-    """Return what `node` is told in round `number`."""
-    adjustment = logit_adjustment(node.label_counts) if settings.logit_adjustment else None
+    """Return what `node` is told in round `number`, but for the adjustment."""
     return Order(
         round=number,
         seed=node_seed(settings.seed, node.name, number),
@@ -195,9 +201,16 @@ def make_order(node: Node, number: int, packed: bytes, settings: Settings) -> Or
         batch=settings.batch,
         nested=settings.nested,
         encoding=settings.encoding,
-        adjustment=adjustment,
+        adjustment=None,
         weights=packed,
     )
+
+
+def adjusted(order: Order, node: Node, settings: Settings) -> Order:
+    """Return the order with the logit adjustment for the labels that the node has now."""
+    if not settings.logit_adjustment:
+        return order
+    return replace(order, adjustment=logit_adjustment(node.label_counts))
 
 
 def check(update: Update, order: Order, cut: SubModel, node: Node) -> None:

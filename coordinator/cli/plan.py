@@ -99,6 +99,7 @@ def _board_rows(board: Any, graph: Graph, federation: Federation) -> list[dict[s
 def _row(made: Plan, round_seconds: float, chosen: bool) -> dict[str, Any]:
     return {
         "board": made.board.id,
+        "source": made.source,
         "tier": made.sub_model.tier.name,
         "chosen": chosen,
         "fits": made.fits,
@@ -123,7 +124,7 @@ def _row(made: Plan, round_seconds: float, chosen: bool) -> dict[str, Any]:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     return [
-        row["board"],
+        row["board"] if row["source"] == "flash" else f"{row['board']} ({row['source']})",
         row["tier"],
         "◀" if row["chosen"] else "",
         f"{row['ram']:,}",

@@ -257,21 +257,22 @@ class Session:
     def _mtu(self) -> int:
         return self.node.mtu if self.node else MTU_MIN
 
-    async def send(self, kind: TransferKind, round: int, blob: bytes) -> Status:
-        """Move `blob` to the node and have it taken; returns the STATUS that says so."""
+    async def send(self, kind: TransferKind, round: int, blob: bytes, timeout: float = 1.0) -> Status:
+        """Move `blob` to the node and have it taken; returns the STATUS that says so. timeout: as of `request`, for a
+        node that is still busy with what came before."""
         begin = Begin(kind, self._mtu, round, len(blob), zlib.crc32(blob))
         async with self._moving:
             try:
-                return await self._send_once(begin, blob)
+                return await self._send_once(begin, blob, timeout)
             except NodeError as error:
                 if error.code != ErrorCode.BAD_CRC:
                     raise
-            return await self._send_once(begin, blob)
+            return await self._send_once(begin, blob, timeout)
 
-    async def _send_once(self, begin: Begin, blob: bytes) -> Status:
+    async def _send_once(self, begin: Begin, blob: bytes, timeout: float) -> Status:
         started = self.loop.time()
         id = self._next_id()
-        chunk, ack = await self._exchange(begin, Ack, id)
+        chunk, ack = await self._exchange(begin, Ack, id, timeout)
         sender = Sender(blob, begin.payload, self.node.window if self.node else 1, self.loop.time, self._round_trip)
         sender.acknowledge(chunk, ack.map)
         flow = Sending(self, self.loop.create_future(), id, sender)

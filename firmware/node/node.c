@@ -7,6 +7,7 @@
 #include "port.h"
 #include "protocol.h"
 #include "round.h"
+#include "samples.h"
 #include "wire.h"
 
 #include <string.h>
@@ -21,6 +22,7 @@ void node_start(void)
 {
     wire_start();
     round_start();
+    samples_start();
 }
 
 /// Who is there ///
@@ -35,6 +37,7 @@ static void hello(uint8_t transfer)
         .model = MODEL_HASH,
         .batch = MODEL_ACCUMULATES ? UINT8_MAX : 1,
         .kernel = MODEL_FIXED ? KERNEL_FIXED : KERNEL_F32,
+        .source = MODEL_SOURCE_STREAM ? SOURCE_STREAM : MODEL_SOURCE_SENSOR ? SOURCE_SENSOR : SOURCE_FLASH,
         .parameters = MODEL_PARAMETERS,
         .board = MODEL_BOARD,
         .tier = MODEL_TIER,
@@ -43,12 +46,12 @@ static void hello(uint8_t transfer)
     ENGINE_FLASH_COPY(hello, always);
     hello.encodings = encoding_supported();
     hello.boot = port_boot_id();
-    hello.samples = port_sample_count();
+    hello.samples = samples_count();
     port_identity(hello.uid);
     wire_send(FRAME_HELLO, transfer, 0, message_hello_write(wire_payload(), &hello));
 }
 
-/* Counted in the frame itself, by a walk over the samples: no table of them in RAM. */
+/* Counted in the frame itself, by a walk over the samples: no table of them in RAM. The host knows those it streams. */
 static void labels(uint8_t transfer, uint16_t first)
 {
     const uint16_t room = (LINK_MTU - MESSAGE_LABELS_SIZE) / 2;
@@ -58,10 +61,10 @@ static void labels(uint8_t transfer, uint16_t first)
     uint8_t *payload = wire_payload();
     const uint8_t length = (uint8_t)(message_labels_write(payload, &header) + 2 * count);
     memset(payload + MESSAGE_LABELS_COUNTS_OFFSET, 0, 2U * count);
-    const uint32_t samples = count > 0 ? port_sample_count() : 0;
+    const uint32_t samples = count > 0 && !MODEL_SOURCE_STREAM ? samples_count() : 0;
     for (uint32_t i = 0; i < samples; i++) {
         uint16_t label = 0;
-        port_sample(i, &label);
+        samples_get(i, &label);
         const uint16_t place = (uint16_t)(label - first); /* labels below `first` wrap to the far end */
         if (place < count) {
             const uint16_t so_far = message_labels_counts_get(payload, (uint8_t)place);
@@ -132,6 +135,9 @@ static __attribute__((noinline)) void handle(const struct link_frame *frame)
         break;
     case FRAME_SETUP: round_setup(frame); break;
     case FRAME_ADJUST: round_adjust(frame); break;
+#if MODEL_SOURCE_STREAM
+    case FRAME_SAMPLES: round_samples(frame); break;
+#endif
     case FRAME_BEGIN: round_begin(frame); break;
     case FRAME_DATA: round_data(frame); break;
     case FRAME_COMMIT: round_commit(frame); break;
@@ -158,5 +164,8 @@ bool node_poll(void)
     const bool summed = !any && round_sum_some();
     const bool sent = round_send_chunk();
     const bool trained = round_train_sample();
+#if MODEL_SOURCE_SENSOR
+    any = (round_is_idle() && samples_capture()) || any;
+#endif
     return any || summed || sent || trained;
 }

@@ -5,6 +5,8 @@
 #include "model.h"
 #include "port.h"
 #include "protocol.h"
+#include "samples.h"
+#include "stream.h"
 #include "training.h"
 #include "weights.h"
 #include "wire.h"
@@ -33,6 +35,14 @@ void round_start(void)
 {
     memset(&node, 0, sizeof node);
     memset(training_adjustment, 0, sizeof training_adjustment);
+    if (MODEL_SOURCE_STREAM) {
+        samples_start();
+    }
+}
+
+bool round_is_idle(void)
+{
+    return node.state == STATE_IDLE;
 }
 
 /// Replies ///
@@ -55,18 +65,12 @@ void round_status(uint8_t transfer)
         .round = node.setup.round,
         .boot = port_boot_id(),
         .done = trained ? training_done() : 0,
-        .total = node.setup.epochs * port_sample_count(),
+        .total = node.setup.epochs * samples_count(),
         .loss = trained ? training_loss() : 0.0f,
         .rejected = wire_rejected(),
         .saturated = trained ? training_saturated() : 0,
     };
     wire_send(FRAME_STATUS, transfer, 0, message_status_write(wire_payload(), &status));
-}
-
-static void acknowledge(void)
-{
-    const struct message_ack ack = {node.in.map, 0};
-    wire_send(FRAME_ACK, node.in.id, node.in.next, message_ack_write(wire_payload(), &ack));
 }
 
 /* Is the request about the round under way? If not, says why. */
@@ -149,6 +153,15 @@ void round_adjust(const struct link_frame *frame)
     round_status(frame->transfer);
 }
 
+#if MODEL_SOURCE_STREAM
+void round_samples(const struct link_frame *frame)
+{
+    if (stream_expect(frame, node.state, node.setup.epochs)) {
+        round_status(frame->transfer);
+    }
+}
+#endif
+
 void round_abort(const struct link_frame *frame)
 {
     if (frame->length != MESSAGE_ABORT_SIZE) {
@@ -171,13 +184,20 @@ void round_begin(const struct link_frame *frame)
     if (!is_current(frame, begin.round)) {
         return;
     }
+    if (MODEL_SOURCE_STREAM) {
+        if (begin.kind == TRANSFER_SAMPLE) {
+            stream_begin(frame, &begin, node.state);
+            return;
+        }
+        stream_close(); /* two transfers of one number: the later one is meant */
+    }
     if (begin.kind != TRANSFER_WEIGHTS) {
         refuse(frame, ERROR_UNSUPPORTED, begin.kind);
     } else if (begin.size != MODEL_WEIGHT_BYTES) {
         refuse(frame, ERROR_WRONG_SIZE, MODEL_WEIGHT_BYTES);
     } else if (node.in.open && !node.spoiled && node.in.crc == begin.crc && node.in.payload == begin.payload) {
         node.in.id = frame->transfer; /* the same transfer, perhaps from a host that came back: go on with it */
-        acknowledge();
+        wire_acknowledge(&node.in);
     } else if (begin.payload == 0 || begin.payload > LINK_MTU ||
                !link_incoming_begin(&node.in, frame->transfer, begin.payload, begin.size, begin.crc)) {
         refuse(frame, ERROR_WRONG_SIZE, LINK_MTU);
@@ -188,12 +208,16 @@ void round_begin(const struct link_frame *frame)
         node.spoiled = node.made = false;
         node.summed = 0;
         node.crc = 0;
-        acknowledge();
+        wire_acknowledge(&node.in);
     }
 }
 
 void round_data(const struct link_frame *frame)
 {
+    if (MODEL_SOURCE_STREAM && stream_owns(frame->transfer)) {
+        stream_data(frame);
+        return;
+    }
     if (!node.in.open || frame->transfer != node.in.id) {
         refuse(frame, ERROR_WRONG_STATE, node.state);
         return;
@@ -203,7 +227,7 @@ void round_data(const struct link_frame *frame)
     if (offset != UINT32_MAX) {
         memcpy(weights_bytes() + offset, frame->payload, frame->length);
     }
-    acknowledge();
+    wire_acknowledge(&node.in);
 }
 
 /* Sum at most so many bytes more of what has arrived without a gap; false if there are none. */
@@ -234,6 +258,12 @@ void round_commit(const struct link_frame *frame)
         return;
     }
     if (!is_current(frame, commit.round)) {
+        return;
+    }
+    if (MODEL_SOURCE_STREAM && stream_owns(frame->transfer)) {
+        if (stream_commit(frame, node.state)) {
+            round_status(frame->transfer);
+        }
         return;
     }
     if (node.state == STATE_READY) {
@@ -274,7 +304,7 @@ void round_train(const struct link_frame *frame)
         return;
     }
     if (node.state == STATE_LOADED) {
-        if (port_sample_count() == 0) {
+        if (samples_count() == 0) {
             refuse(frame, ERROR_NO_SAMPLES, 0);
             return;
         }
@@ -306,7 +336,7 @@ static void fail(uint32_t sample)
 
 bool round_train_sample(void)
 {
-    if (node.state != STATE_TRAINING) {
+    if (node.state != STATE_TRAINING || (MODEL_SOURCE_STREAM && !stream_next())) {
         return false;
     }
     const enum training_result result = training_step();
@@ -356,7 +386,7 @@ void round_fetch(const struct link_frame *frame)
             .encoding = fetch.encoding,
             .size = node.size,
             .crc = node.crc,
-            .samples = port_sample_count(),
+            .samples = samples_count(),
             .loss = training_loss(),
             .saturated = training_saturated(),
         };

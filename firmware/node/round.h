@@ -9,10 +9,12 @@
 #include <stdint.h>
 
 void round_start(void);
+bool round_is_idle(void); /* no round is under way, none waits to be fetched */
 
 /* Length wrong: ERROR MALFORMED. */
 void round_setup(const struct link_frame *frame);
 void round_adjust(const struct link_frame *frame);
+void round_samples(const struct link_frame *frame); /* only of a stream */
 void round_begin(const struct link_frame *frame);
 void round_data(const struct link_frame *frame);
 void round_commit(const struct link_frame *frame);

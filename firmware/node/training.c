@@ -3,7 +3,7 @@
 
 #include "engine/engine.h"
 #include "hash.h"
-#include "port.h"
+#include "samples.h"
 
 #include <stdbool.h>
 #include <string.h>
@@ -97,8 +97,8 @@ enum training_result training_step(void)
 {
     const struct message_setup *setup = training.setup;
     uint16_t label = 0;
-    training.sample = training_order(setup->seed, training.epoch, training.position, port_sample_count());
-    const uint8_t *bytes = port_sample(training.sample, &label);
+    training.sample = training_order(setup->seed, training.epoch, training.position, samples_count());
+    const uint8_t *bytes = samples_get(training.sample, &label);
     float loss = 0.0f;
     if (!backprop(bytes, label, &loss)) {
         return TRAINING_NOT_FINITE;
@@ -107,7 +107,7 @@ enum training_result training_step(void)
     training.done++;
     /* A running mean, not a sum: it stays exact enough however long the epoch is. */
     training.loss += (loss - training.loss) / (float)training.position;
-    const bool epoch_ends = training.position == port_sample_count();
+    const bool epoch_ends = training.position == samples_count();
 #if MODEL_ACCUMULATES
     step(epoch_ends);
 #endif

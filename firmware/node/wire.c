@@ -61,6 +61,12 @@ void wire_send(uint8_t type, uint8_t transfer, uint16_t chunk, uint8_t length)
     port_write(FRAME, link_encode(FRAME, type, transfer, chunk, length));
 }
 
+void wire_acknowledge(const struct link_incoming *in)
+{
+    const struct message_ack ack = {in->map, 0};
+    wire_send(FRAME_ACK, in->id, in->next, message_ack_write(wire_payload(), &ack));
+}
+
 void wire_error(uint8_t transfer, uint8_t code, uint32_t detail)
 {
     const struct message_error error = {code, detail};

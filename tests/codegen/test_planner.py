@@ -79,15 +79,20 @@ def test_all_boards_of_a_kernel_agree_on_a_tier(kernel: str) -> None:
 def test_planned_arrays_are_the_symbols(
     tmp_path: Path, env: str, kernel: str, batch: int, trainable: Any, tier: Tier
 ) -> None:
+    graph, weights = example(trainable)
+    hold_to_symbols(plan(board(env=env, kernel=kernel), graph, TIERS, tier, Training(batch=batch)), weights, tmp_path)
+
+
+def hold_to_symbols(planned: Plan, weights: list[np.ndarray[Any, Any]], folder: Path) -> None:
+    """Compile the header for the board's processor; its arrays must be those of the plan."""
+    env = planned.board.training.env
     compiler, nm = COMPILERS[env]
     require(compiler.split()[0])
-    graph, weights = example(trainable)
-    planned = plan(board(env=env, kernel=kernel), graph, TIERS, tier, Training(batch=batch))
-    (tmp_path / "model.h").write_text(model_header(planned, weights))
-    (tmp_path / "model.c").write_text('#define MODEL_IMPLEMENTATION\n#include "model.h"\n')
+    (folder / "model.h").write_text(model_header(planned, weights))
+    (folder / "model.c").write_text('#define MODEL_IMPLEMENTATION\n#include "model.h"\n')
     command = [*compiler.split(), *WARNINGS, "-O2", "-fno-common", "-I.", "-c", "model.c"]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    listing = subprocess.run([nm, "-f", "sysv", "model.o"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    subprocess.run(command, cwd=folder, check=True)
+    listing = subprocess.run([nm, "-f", "sysv", "model.o"], cwd=folder, check=True, capture_output=True, text=True)
     lines = [[cell.strip() for cell in line.split("|")] for line in listing.stdout.splitlines()]
     symbols = {cells[0]: cells for cells in lines if len(cells) == 7 and cells[3] == "OBJECT"}
     assert {name: int(cells[4], 16) for name, cells in symbols.items()} == {a.name: a.bytes for a in planned.arrays}
@@ -321,3 +326,35 @@ def test_time_follows_from_multiplications() -> None:
 def test_tiers_with_the_same_channels_are_one_width() -> None:
     twins = (*TIERS, Tier("twin", channels=(2, 4, 4)))
     assert [t.name for t in plan(board(), example()[0], twins, TIERS[2], Training()).widths] == ["compact", "micro"]
+
+
+def test_a_streaming_board_keeps_one_sample_and_waits_for_the_wire() -> None:
+    flash = plan_for(boards.load("megaatmega2560"))
+    stream = plan_for(boards.load("megaatmega2560"), sources={"megaatmega2560": "stream", "uno": "sensor"})
+    assert stream.ram_parts["model_sample"] == 4 + 2 + 784
+    assert (flash.source, stream.source, stream.samples_in_flash) == ("flash", "stream", 0)
+    assert flash.model_hash == stream.model_hash  # HELLO says the source, in words
+    bits = 10 * (790 + 7 * 8)  # of the chunks alone: 120 bytes each
+    assert stream.round_seconds(100, 3) - flash.round_seconds(100, 3) > 300 * bits / 500_000
+
+
+def test_a_sensors_samples_take_ram_and_a_refusal_says_how_many_would_fit() -> None:
+    where = boards.load("nrf52_dk")
+
+    def with_samples(count: int) -> Plan:
+        return plan_for(where, sources={"nrf52_dk": "sensor"}, samples_per_node=count)
+
+    few = with_samples(20)
+    assert (few.ram_parts["model_samples"], few.ram_parts["model_labels"]) == (20 * 784, 20 * 2)
+    held = int(with_samples(1000).reason.rsplit(" ", 1)[1])
+    assert with_samples(held).fits and not with_samples(held + 1).fits
+    with pytest.raises(PlanError, match=r"its sensor's 1,000 samples \(samples_per_node\) it could keep \d+"):
+        best(where, example()[0], TIERS, Training(sources={"nrf52_dk": "sensor"}, samples_per_node=1000))
+
+
+@pytest.mark.parametrize("env", COMPILERS)
+@pytest.mark.parametrize("source", ["stream", "sensor"])
+def test_samples_in_ram_are_symbols_of_their_size(env: str, source: str, tmp_path: Path) -> None:
+    made = plan_for(board(env=env), sources={"bench": source}, samples_per_node=3)
+    assert sum(array.bytes for array in made.arrays if "sample" in array.name) in (6 + 784, 3 * 784)
+    hold_to_symbols(made, example()[1], tmp_path)

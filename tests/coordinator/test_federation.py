@@ -82,6 +82,16 @@ def test_nodes_tiers_and_rates(tmp_path: Path) -> None:
     assert _load(tmp_path, SOURCE.replace("batch", "learning_rate_decay = 0.5\nbatch")).training.rate(3) == 0.025
 
 
+def test_a_board_has_one_source_of_samples(tmp_path: Path) -> None:
+    assert {node.source for node in _load(tmp_path, SOURCE).nodes()} == {"flash"}
+    streamed = _load(tmp_path, SOURCE.replace('"megaatmega2560"', '"megaatmega2560"\nsource = "stream"'))
+    assert [node.source for node in streamed.nodes()] == ["flash", "flash", "stream"]
+    settings = streamed.plan_settings()
+    assert (settings.sources, settings.samples_per_node) == (
+        {"megaatmega2560": "stream"}, streamed.data.samples_per_node
+    )  # fmt: skip
+
+
 def test_trainable_is_a_list_or_auto(tmp_path: Path) -> None:
     assert _load(tmp_path, SOURCE).model.trainable is None
     for written, read in (('"auto"', "auto"), ('["a", "b"]', ("a", "b")), ("[]", ())):
@@ -137,6 +147,13 @@ SLIPS = [
     ('"desk"', '"../desk"', 31, 'nodes[2].name is "../desk"; expected at most 63 letters'),
     ("66FF", "66FG", 33, "expected 16 hex digits"),
     ('"desk"', '"desk"\ncount = 2', 30, "nodes[2] has a uid and count = 2"),
+    (
+        '"megaatmega2560"',
+        '"esp32dev"\nsource = "stream"',
+        33,
+        "source is 'stream', but an earlier esp32dev has 'flash'",
+    ),
+    ('"desk"', '"desk"\nsource = "usb"', 32, "expected 'flash', 'stream' or 'sensor'"),
     ('"megaatmega2560"', '"mega"', 32, 'no board "mega"'),
     ("seed = 1", "seed =", 2, "not TOML"),
     ("[model]", "[model", 4, "not TOML"),

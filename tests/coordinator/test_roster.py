@@ -25,7 +25,7 @@ def found(uid: str, board: str = "esp32dev", port: str = "/dev/ttyUSB0", **chang
     fields: dict[str, object] = {
         "protocol": PROTOCOL_VERSION, "mtu": 72, "window": 8, "encodings": 1, "boot": 1, "uid": bytes.fromhex(uid),
         "firmware": roster.sources_hash(), "model": made.model_hash, "samples": 10, "batch": 1, "kernel": 0,
-        "parameters": made.sub_model.graph.parameters, "board": board, "tier": "expanded",
+        "parameters": made.sub_model.graph.parameters, "source": 0, "board": board, "tier": "expanded",
     } | changes  # fmt: skip
     return Found(port, cast(Session, None), Hello(**fields))  # type: ignore[arg-type]
 
@@ -75,6 +75,8 @@ def test_one_id_on_two_ports_is_refused() -> None:
         ({"board": "esp32-c3-devkitm-1"}, "is built for esp32-c3-devkitm-1, the federation file says esp32dev"),
         ({"kernel": 1}, "its firmware trains in fixed, this federation's plan for esp32dev in f32"),
         ({"kernel": 9}, "its firmware trains in 9, this federation's plan for esp32dev in f32"),
+        ({"source": 1}, "its firmware was built for samples from stream, the federation file says flash"),
+        ({"source": 9}, "its firmware was built for samples from 9, the federation file says flash"),
         ({"model": 0xBAD}, f"holds model 00000bad (tier expanded, 131 parameters), this federation's is "
          f"{plan('expanded').model_hash:08x} (tier expanded, 131)"),
         ({"parameters": 7}, "(tier expanded, 7 parameters)"),

@@ -50,12 +50,19 @@ class Local:
     delay: float = 0.0
     kernel: str = "f32"
     label_counts: tuple[int, ...] = (4, 3, 3)
+    settled: tuple[int, ...] | None = None  # labels as they turn out when the round begins
     change: Callable[[Update], Update] = lambda update: update
     orders: list[Order] = field(default_factory=list)
 
     @property
     def plan(self) -> Plan:
         return plan(self.tier, self.kernel)
+
+    async def settle(self, _order: Order) -> None:
+        if self.settled is not None:
+            self.label_counts = self.settled
+        if not any(self.label_counts):
+            raise NodeUnavailable("it has no samples")
 
     async def train(self, order: Order) -> Update:
         self.orders.append(order)
@@ -107,6 +114,14 @@ def test_what_a_node_is_told() -> None:
     assert wide.orders[0].seed != order.seed
     digest = hashlib.blake2s(b"tierfed/7/narrow/3", digest_size=4).digest()
     assert order.seed == int.from_bytes(digest, "little")
+
+
+def test_labels_count_as_they_are_when_the_round_begins() -> None:
+    late, empty = Local("late", settled=(10, 0, 0)), Local("empty", settled=(0, 0, 0))
+    outcome, events = play([late, Local("other"), empty])
+    assert outcome.answered == ("late", "other")
+    assert failures(events) == {"empty": "it has no samples"}
+    np.testing.assert_array_equal(late.orders[0].adjustment, rounds.logit_adjustment((10, 0, 0)))
 
 
 def test_every_node_is_sent_its_own_arithmetic() -> None:

@@ -38,6 +38,9 @@ class Recorder:
         self.node, self.name, self.plan, self.label_counts = node, node.name, node.plan, node.label_counts
         self.update: Update | None = None
 
+    async def settle(self, order: Order) -> None:
+        await self.node.settle(order)
+
     async def train(self, order: Order) -> Update:
         self.update = await self.node.train(order)
         return self.update

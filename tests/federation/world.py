@@ -82,6 +82,18 @@ board = "nrf52_dk_bare"
 board = "nrf52840_dk_bare"
 """,
 }
+SOURCES = """
+[[nodes]]
+board = "megaatmega2560"
+source = "{}"
+[[nodes]]
+board = "esp32dev"
+source = "{}"
+[[nodes]]
+board = "uno_r4_minima"
+source = "{}"
+"""
+NODES |= {"flash": SOURCES.format("flash", "flash", "flash"), "sources": SOURCES.format("sensor", "stream", "flash")}
 FILE = SETTINGS + NODES["mixed"]
 DEFAULTS = {
     "seed": 1, "model": "model.py", "samples": 60, "split": "iid", "rounds": 2, "select": "prefix", "min_nodes": 2,

@@ -20,7 +20,7 @@ static const char help[] =
     "Runs the firmware of board " MODEL_BOARD " (tier " MODEL_TIER ") until it is terminated. Prints where to connect\n"
     "as its first line: PORT /dev/pts/N, or PORT socket://127.0.0.1:N with --tcp.\n"
     "\n"
-    "  --shard FILE  its training samples\n"
+    "  --shard FILE  its training samples, or what its sensor records; not needed where the host streams them\n"
     "  --uid HEX16   its unique id, 16 hexadecimal digits (default: made from the shard's path)\n"
     "  --tcp PORT    listen on this port of 127.0.0.1 instead of opening a pty; 0 takes a free one\n";
 
@@ -86,14 +86,16 @@ int main(int count, char **arguments)
             native_fail("Unknown argument '%s'; see --help", *argument);
         }
     }
-    if (shard == NULL) {
+    if (shard == NULL && !MODEL_SOURCE_STREAM) {
         native_fail("No samples: expected --shard FILE; see --help");
     }
-    native_set_identity(uid != NULL ? parse_uid(uid) : uid_from(shard));
+    native_set_identity(uid != NULL ? parse_uid(uid) : uid_from(shard != NULL ? shard : MODEL_BOARD));
     const uint16_t port = tcp != NULL ? parse_port(tcp) : 0;
     die_with_parent();
     signal(SIGPIPE, SIG_IGN); /* a client that leaves is an error code, not an end */
-    native_open_shard(shard);
+    if (shard != NULL) {
+        native_open_shard(shard);
+    }
     if (tcp != NULL) {
         native_open_tcp(port);
     } else {

@@ -1,10 +1,11 @@
-/* Samples from a shard file, mapped and never copied. All little-endian: "TFS1", u32 samples, u32 features,
- * u32 classes, u8 features[samples][features], u16 labels[samples]. */
+/* Samples from a shard file, mapped and never copied; a sensor replays it as its recording. All little-endian: "TFS1",
+ * u32 samples, u32 features, u32 classes, u8 features[samples][features], u16 labels[samples]. */
 #define _DEFAULT_SOURCE
 #include "native.h"
 
 #include "model.h"
 #include "node/port.h"
+#include "node/sensor.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -79,6 +80,28 @@ void native_open_shard(const char *path)
         }
     }
 }
+
+#if MODEL_SOURCE_SENSOR
+
+static uint32_t recorded; /* samples of the recording that were captured */
+
+void sensor_begin(void)
+{
+    recorded = 0;
+}
+
+bool sensor_capture(uint8_t *features, uint16_t *label)
+{
+    if (recorded == shard.samples) {
+        return false;
+    }
+    memcpy(features, shard.features + (size_t)recorded * MODEL_FEATURES, MODEL_FEATURES);
+    *label = label_at(recorded);
+    recorded++;
+    return true;
+}
+
+#endif
 
 uint32_t port_sample_count(void)
 {

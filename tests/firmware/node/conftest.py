@@ -14,6 +14,12 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Build]:
     return {name: build(name, tmp_path_factory.mktemp(name)) for name in WAYS}
 
 
+@pytest.fixture(scope="session")
+def stream_builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Build]:
+    """The same for a board whose samples are streamed."""
+    return {name: build(name, tmp_path_factory.mktemp(name), source="stream") for name in WAYS}
+
+
 @pytest.fixture
 def accumulating(builds: dict[str, Build], compile_shared: CompileShared) -> MemoryNode:
     """A node just booted, with a gradient buffer and a copy of the round's weights."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import boards
 from codegen.build import generate
 from codegen.graph import Graph, Layer
-from codegen.planner import Plan, Training
+from codegen.planner import Plan, SampleSource, Training
 from codegen.protocol import (
     BY_TYPE,
     Ack,
@@ -85,9 +85,10 @@ class Build:
         return self.plan.sub_model.graph.parameters
 
 
-def build(way: str, folder: Path, board_id: str = "nrf52_dk") -> Build:
+def build(way: str, folder: Path, board_id: str = "nrf52_dk", source: SampleSource = "flash") -> Build:
     """Generate the headers of the small model, for its full width and half of it, in `folder`."""
     graph, (training, kernel) = small_graph(), WAYS[way]
+    training = dataclasses.replace(training, sources={board_id: source}, samples_per_node=SAMPLES)
     board = boards.load(board_id)
     board = dataclasses.replace(board, training=dataclasses.replace(board.training, kernel=kernel))
     nothing = [np.zeros(tensor.shape, np.float32) for tensor in graph.tensors]

@@ -1,5 +1,7 @@
 /* A port in memory: the test feeds bytes, takes bytes, and turns the clock. */
+#include "model.h"
 #include "node/port.h"
+#include "node/sensor.h"
 
 #include <string.h>
 
@@ -15,6 +17,7 @@ static struct queue to_node, from_node;
 static const uint8_t *features;
 static const uint16_t *labels;
 static uint32_t samples, feature_count, clock_ms, rate, boot;
+static uint32_t captured, recorded; /* by the sensor: samples given out, and those that there are */
 
 void memory_boot(const uint8_t *features_in, const uint16_t *labels_in, uint32_t samples_in, uint32_t feature_count_in);
 void memory_push(const uint8_t *bytes, uint32_t count);
@@ -22,6 +25,7 @@ uint32_t memory_pull(uint8_t *out, uint32_t room);
 uint32_t memory_waiting(void);
 void memory_advance(uint32_t milliseconds);
 uint32_t memory_rate(void);
+void memory_record(uint32_t count);
 
 static void put(struct queue *queue, const uint8_t *bytes, uint32_t count)
 {
@@ -51,6 +55,7 @@ void memory_boot(const uint8_t *features_in, const uint16_t *labels_in, uint32_t
     feature_count = feature_count_in;
     clock_ms = UINT32_MAX - 700; /* it wraps early on */
     rate = 0;
+    captured = recorded = 0;
     boot++;
 }
 
@@ -80,7 +85,31 @@ uint32_t memory_rate(void)
     return rate;
 }
 
+/* The sensor has so many of the samples to give, from the first on, over and over. */
+void memory_record(uint32_t count)
+{
+    recorded = count;
+}
+
 /// What the node calls ///
+
+#if MODEL_SOURCE_SENSOR
+void sensor_begin(void)
+{
+    captured = 0;
+}
+
+bool sensor_capture(uint8_t *features_out, uint16_t *label)
+{
+    if (captured == recorded) {
+        return false;
+    }
+    const uint32_t index = captured++ % samples;
+    memcpy(features_out, features + (uint32_t)(index * feature_count), feature_count);
+    *label = labels[index];
+    return true;
+}
+#endif
 
 int16_t port_read(void)
 {

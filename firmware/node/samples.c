@@ -1,0 +1,79 @@
+#include "samples.h"
+
+#if MODEL_SOURCE_FLASH
+
+#include "port.h"
+
+void samples_start(void) {}
+
+uint32_t samples_count(void)
+{
+    return port_sample_count();
+}
+
+const uint8_t *samples_get(uint32_t index, uint16_t *label)
+{
+    return port_sample(index, label);
+}
+
+#elif MODEL_SOURCE_SENSOR
+
+#include "sensor.h"
+
+#include <string.h>
+
+static struct {
+    uint32_t count;
+    uint32_t next; /* where the next sample goes; at the oldest once the ring is full */
+} ring;
+
+/* What the sensor has at once is taken at once, so that a recording that is replayed is there before anybody asks. */
+void samples_start(void)
+{
+    ring.count = ring.next = 0;
+    sensor_begin();
+    for (uint32_t i = 0; i < MODEL_SAMPLES && samples_capture(); i++) {
+    }
+}
+
+/* The slot was written to, and holds no sample now: the last one moves there. */
+static void discard(void)
+{
+    if (ring.next < ring.count) {
+        const uint32_t last = --ring.count;
+        memmove(model_samples[ring.next], model_samples[last], MODEL_FEATURES);
+        model_labels[ring.next] = model_labels[last];
+        ring.next = last;
+    }
+}
+
+bool samples_capture(void)
+{
+    uint16_t label = 0;
+    if (!sensor_capture(model_samples[ring.next], &label)) {
+        return false;
+    }
+    if (label >= MODEL_CLASSES) {
+        discard();
+        return true;
+    }
+    model_labels[ring.next] = label;
+    if (ring.count < MODEL_SAMPLES) {
+        ring.count++;
+    }
+    ring.next = ring.next + 1 == MODEL_SAMPLES ? 0 : ring.next + 1;
+    return true;
+}
+
+uint32_t samples_count(void)
+{
+    return ring.count;
+}
+
+const uint8_t *samples_get(uint32_t index, uint16_t *label)
+{
+    *label = model_labels[index];
+    return model_samples[index];
+}
+
+#endif

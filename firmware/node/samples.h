@@ -1,0 +1,24 @@
+/* The samples that a round trains on, whichever of the three sources the federation file gives this board: flash (the
+ * port's shard), the host's stream, or a sensor. From SETUP to the round's end they stay what they are. */
+#ifndef SAMPLES_H
+#define SAMPLES_H
+
+#include "model.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+void samples_start(void); /* at boot; of a stream at the start of every round */
+/* Of a stream (stream.c): as SAMPLES said in this round, 0 before. */
+uint32_t samples_count(void);
+/* Sample `index` < samples_count(): MODEL_FEATURES bytes and a label < MODEL_CLASSES; of a stream the one that is here,
+ * whatever the index. The pointer is valid until the next call. */
+const uint8_t *samples_get(uint32_t index, uint16_t *label);
+
+#if MODEL_SOURCE_SENSOR
+/* One sample more if the sensor has one, in place of the oldest if there is no room; false if it has none. Not to be
+ * called during a round. */
+bool samples_capture(void);
+#endif
+
+#endif

@@ -1,0 +1,28 @@
+/* Samples that the host streams, each a transfer of its own (TRANSFER_SAMPLE): what a round does with them beside
+ * samples.h. */
+#ifndef STREAM_H
+#define STREAM_H
+
+#include "link/link.h"
+#include "protocol.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* SAMPLES, in this state of a round of so many epochs. False: refused, and answered. samples_start forgets it. */
+bool stream_expect(const struct link_frame *frame, uint8_t state, uint8_t epochs);
+void stream_close(void);            /* drop the transfer under way */
+
+/* BEGIN of a sample in this state of the round: answered. */
+void stream_begin(const struct link_frame *frame, const struct message_begin *begin, uint8_t state);
+/* DATA and COMMIT of this transfer number are about the sample, not the weights. */
+bool stream_owns(uint8_t transfer);
+void stream_data(const struct link_frame *frame); /* answered */
+/* COMMIT. False: refused, and answered. True: the sample is the next one, and waits to be trained; or it is the last one
+ * again, which was trained. */
+bool stream_commit(const struct link_frame *frame, uint8_t state);
+
+/* Whether a sample waits to be trained; it does no longer. */
+bool stream_next(void);
+
+#endif
