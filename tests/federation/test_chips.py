@@ -148,6 +148,14 @@ def test_a_board_is_flashed_and_answers_as_its_node(
     spec = next(spec for spec in chips.federation.nodes() if spec.board == "uno")
     federation = ["--federation", str(chips.federation.path)]
     with empty_boards(2, boot_loader) as ports:
+        plugged = [PortInfo(port, "", "2341:0043") for port in ports]
+        for module in (desk, flashing):
+            monkeypatch.setattr(module, "list_ports", lambda: plugged)
+        with pytest.raises(SystemExit):
+            main(["ports", "--json", *federation])
+        offered = [row["flash"] for row in json.loads(capsys.readouterr().out)]
+        assert offered == [f"coordinator flash {spec.name} --port {ports[0]} --federation {chips.federation.path}", ""]
+
         code, rows, err = flash(["uno", "--port", ports[1], *federation], capsys)
         assert code == 0, err
         expected = {"node": spec.name, "port": ports[1], "uid": node_uid(spec), "samples": chips.held[spec.name]}
@@ -155,9 +163,6 @@ def test_a_board_is_flashed_and_answers_as_its_node(
         assert "building" in err and "uploaded" in err
 
         # with --all, whoever has been flashed keeps its board, and the other board is nobody's
-        plugged = [PortInfo(port, "", "2341:0043") for port in ports]
-        for module in (desk, flashing):
-            monkeypatch.setattr(module, "list_ports", lambda: plugged)
         code, rows, err = flash(["--all", *federation], capsys)
         assert code == 7  # for the first of the others
         assert {row["node"]: row["port"] for row in rows if row["port"]} == {spec.name: ports[1]}, err
