@@ -177,7 +177,7 @@ def samples_in_flash(out: Path) -> bool:
 def sensor_folder(out: Path, federation: Path) -> Path | None:
     """The federation's own code for a sensor, if the samples of this board come from one."""
     header = (out / "model.h").read_text(encoding="utf-8")
-    if not re.search(r"^#define MODEL_SOURCE_SENSOR 1$", header, re.MULTILINE):
+    if not re.search(r"^#define MODEL_SOURCE_SENSOR 1\b", header, re.MULTILINE):
         return None
     folder = federation.parent / "sensor"
     if not any(path.suffix in (".c", ".cpp") for path in folder.glob("*")):

@@ -13,6 +13,7 @@ import sys
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import pytest
 
 import boards
 from boards import PROJECT_ROOT, seed
-from codegen.planner import best
+from codegen.planner import Plan, best
 from codegen.prebuild import firmware_hash
 from codegen.protocol import Encoding, Setup, State, Status, StatusRequest, Train, TransferKind
 from codegen.weights import pack, unpack
@@ -145,6 +146,18 @@ async def one_round(port: str, baud: int, classes: int, weights: bytes, firmware
         await session.close()
 
 
+def check_rounds(project: Path, plan: Plan, weights: list[np.ndarray]) -> None:
+    """Hold a round with twin and image: they have the samples of pebble.tfs, and end in the same bits."""
+    blob, classes = pack(plan, plan.sub_model.cut(weights)), plan.sub_model.graph.classes
+    updates = []
+    for start in (twin, image):
+        with start(project) as port:
+            rate, firmware = plan.board.training.bauds[0], firmware_hash(project)
+            updates.append(asyncio.run(one_round(port, rate, classes, blob, firmware)))
+    assert updates[0] == updates[1] != blob
+    assert all(np.isfinite(tensor).all() for tensor in unpack(plan, updates[0]))
+
+
 def test_the_guide_leads_to_a_board_that_trains_as_its_twin_does(project: Path) -> None:
     described = federation.load(PROJECT_ROOT / FEDERATION)
     dataset = load_dataset(described.data_path, described.data.range)
@@ -153,17 +166,55 @@ def test_the_guide_leads_to_a_board_that_trains_as_its_twin_does(project: Path) 
     assert "pebble" in run(project, plan_command)
     run(project, twin_command)
     run(project, image_command.replace(" -t upload", ""))
-
     board, model = boards.load("pebble", project / "boards"), global_model(described)
     plan = best(board, model.graph, described.tier_list(), described.plan_settings())
-    weights, classes = pack(plan, plan.sub_model.cut(model.weights)), plan.sub_model.graph.classes
-    updates = []
-    for start in (twin, image):
-        with start(project) as port:
-            rate, firmware = board.training.bauds[0], firmware_hash(project)
-            updates.append(asyncio.run(one_round(port, rate, classes, weights, firmware)))
-    assert updates[0] == updates[1] != weights
-    assert all(np.isfinite(tensor).all() for tensor in unpack(plan, updates[0]))
+    check_rounds(project, plan, model.weights)
+
+
+SENSOR = """
+#include "model.h"
+#include "node/sensor.h"
+
+static uint8_t made;
+
+void sensor_begin(void)
+{
+    made = 0;
+}
+
+bool sensor_capture(uint8_t *features, uint16_t *label)
+{
+    if (made == 6) {
+        return false;
+    }
+    for (uint32_t i = 0; i < MODEL_FEATURES; i++) {
+        features[i] = (uint8_t)(37U * made + 11U * i);
+    }
+    *label = made++ % MODEL_CLASSES;
+    return true;
+}
+"""
+
+
+@pytest.mark.e2e
+def test_a_board_with_a_sensor_trains_as_a_twin_that_replays_it(project: Path, tmp_path: Path) -> None:
+    """The federation's own sensor_capture is compiled into the board's image, and not into the twin."""
+    for name in ("model.py", "recording.npz"):
+        shutil.copyfile((PROJECT_ROOT / FEDERATION).with_name(name), tmp_path / name)
+    (tmp_path / "sensor").mkdir()
+    (tmp_path / "sensor" / "made_up.c").write_text(SENSOR)
+    text = (PROJECT_ROOT / FEDERATION).read_text()
+    (tmp_path / "federation.toml").write_text(text.replace('board = "nano33ble"', 'board = "pebble"'))
+    features, classes = 192, 3
+    made = np.arange(SAMPLES)
+    samples = (37 * made[:, None] + 11 * np.arange(features)).astype(np.uint8)
+    write_shard(project / "pebble.tfs", samples, made % classes, classes)
+    for env in ("native_pebble", "pebble"):
+        run(project, f"TIERFED_FEDERATION={tmp_path / 'federation.toml'} pio run -e {env}")
+    described = federation.load(PROJECT_ROOT / FEDERATION)
+    settings = replace(described.plan_settings(), sources={"pebble": "sensor"})
+    board, model = boards.load("pebble", project / "boards"), global_model(described)
+    check_rounds(project, best(board, model.graph, described.tier_list(), settings), model.weights)
 
 
 def test_the_port_is_of_four_functions() -> None:

@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+import boards
 from boards import PROJECT_ROOT
+from codegen.build import generate
 from coordinator import emulation, federation, runs
 from coordinator.data import load_dataset
 from coordinator.emulation import Twins
+from coordinator.global_model import global_model
 from coordinator.results import Summary
 from coordinator.shares import deal
 from examples.gestures import simulate
-from tests.firmware.conftest import CompileShared, compile_program, compile_shared
+from tests.firmware.conftest import FIRMWARE, CompileProgram, CompileShared, compile_program, compile_shared
+from tests.firmware.ports.cores import flags_for
 
 __all__ = ["compile_program", "compile_shared"]
 
@@ -148,6 +152,16 @@ def test_a_window_without_rhythm_is_dropped(board: Board, pause: int, windows: i
     found = list(board.record(spans(200, 5000), lambda at: None if 0 <= at - begins < pause else np.zeros(3)))
     assert len(found) == windows
     assert not board.lit[-1]
+
+
+def test_the_sensor_compiles_for_the_board(compile_program: CompileProgram, tmp_path: Path) -> None:
+    described = federation.load(EXAMPLE / "federation.toml")
+    model, settings = global_model(described), described.plan_settings()
+    generate(boards.load("nano33ble"), model.graph, model.weights, described.tier_list(), settings, tmp_path)
+    flags = (*flags_for("mbed"), f"-I{tmp_path}", f"-I{FIRMWARE}", "-mcpu=cortex-m4", "-mthumb", "-O2")
+    (sketch,) = (EXAMPLE / "sensor").glob("*.cpp")
+    compile_program([sketch], (*flags, "-c"), "arm-none-eabi-g++")
+    compile_program([EXAMPLE / "sensor" / "gestures.c"], (*flags, "-c"), "arm-none-eabi-gcc")
 
 
 # The recording
