@@ -54,7 +54,9 @@ class Flasher:
         federation, plan = self._inputs.federation, self._inputs.plans[spec.board]
         tier = plan.sub_model.tier.name
         before = {each.name for each in list_ports()}
-        self._say(f"{spec.name}: building {spec.board}, tier {tier}, {self.held[spec.name]} samples, for {port} …")
+        self._say(
+            f"{spec.name}: building {spec.board}, tier {tier}, {self.held.get(spec.name, 'no')} samples, for {port} …"
+        )
         await asyncio.to_thread(
             upload_image, federation, spec, self._shards[spec.name], port, self._workspace
         )  # fmt: skip
@@ -62,10 +64,11 @@ class Flasher:
         found = await self._answer(spec, port, before)
         await found.session.close()
         check(found, plan, federation.path)
-        if (found.uid, found.hello.samples) != (node_uid(spec), self.held[spec.name]):
+        held = self.held.get(spec.name, found.hello.samples)  # a stream or a sensor brings what the image has not
+        if (found.uid, found.hello.samples) != (node_uid(spec), held):
             raise FirmwareMismatch(
                 f"{found.port}: {found.uid} with {found.hello.samples} samples answers; expected {node_uid(spec)} with "
-                f"{self.held[spec.name]}: the board still runs what it ran before; is {port} its own port?"
+                f"{held}: the board still runs what it ran before; is {port} its own port?"
             )
         return Flashed(spec.name, spec.board, found.port, found.uid, tier, found.hello.samples)
 
