@@ -19,7 +19,7 @@ from coordinator.link.ports import open_port
 from coordinator.link.session import Session
 
 UID = "00000000000000a1"
-TRANSFERS = 10  # each way; the fastest counts, as what delays one is this machine's load
+TRANSFERS = 20  # each way; the fastest counts, as what delays one is this machine's load
 SEED = 1
 BITS_A_BYTE = 10
 

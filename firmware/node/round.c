@@ -235,10 +235,10 @@ static bool sum_arrived(size_t most)
 {
     const size_t whole = (size_t)node.in.next * node.in.payload;
     const size_t here = whole < sizeof model_weights ? whole : sizeof model_weights;
-    const size_t left = here - node.summed;
-    if (node.state != STATE_READY || left == 0) {
+    if (node.state != STATE_READY || here <= node.summed) { /* less: a refused BEGIN has closed the transfer */
         return false;
     }
+    const size_t left = here - node.summed;
     const size_t count = left < most ? left : most;
     node.crc = link_crc32(node.crc, weights_bytes() + node.summed, (uint32_t)count);
     node.summed += count;
