@@ -27,6 +27,18 @@ void node_start(void)
 
 /// Who is there ///
 
+/* An id that the build gives comes before the board's own: its first hexadecimal digits are the first bytes. */
+static void identify(uint8_t id[8])
+{
+#ifdef TIERFED_UID
+    for (uint8_t i = 0; i < 8; i++) {
+        id[i] = (uint8_t)(UINT64_C(TIERFED_UID) >> (56 - 8 * i));
+    }
+#else
+    port_identity(id);
+#endif
+}
+
 static void hello(uint8_t transfer)
 {
     static const struct message_hello always ENGINE_FLASH = {
@@ -47,7 +59,7 @@ static void hello(uint8_t transfer)
     hello.encodings = encoding_supported();
     hello.boot = port_boot_id();
     hello.samples = samples_count();
-    port_identity(hello.uid);
+    identify(hello.uid);
     wire_send(FRAME_HELLO, transfer, 0, message_hello_write(wire_payload(), &hello));
 }
 

@@ -101,15 +101,8 @@ uint32_t port_boot_id(void)
 
 void port_identity(uint8_t id[8])
 {
-#ifdef TIERFED_UID
-    /* The first hexadecimal digits are the first bytes, as in --uid of the native twin. */
-    for (uint8_t i = 0; i < 8; i++) {
-        id[i] = (uint8_t)(UINT64_C(TIERFED_UID) >> (56 - 8 * i));
-    }
-#else
     const uint32_t own[2] = {FICR_DEVICEID0, FICR_DEVICEID1};
     memcpy(id, own, sizeof own);
-#endif
 }
 
 /// Start and sleep ///
