@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -33,22 +34,22 @@ from coordinator.link.errors import LinkError
 EXAMPLE = PROJECT_ROOT / "examples" / "mnist" / "federation.toml"
 SAMPLES = 8  # in the image that is run: a step takes as long with more
 COLUMNS = (
-    "board", "tier", "RAM plan", "linked", "flash plan", "linked", "stack", "step ms", "down", "up", "round s",
+    "board", "tier", "RAM plan", "linked", "flash plan", "linked", "stack", "step ms", "goodput", "round s",
 )  # fmt: skip
 CONDITIONS = (
     "The example federation's images as `pio run -e BOARD` builds them, in bytes, without samples; RAM as linked: the "
-    f"plan without its stack reserve. Stack: painted, after rounds under the emulator. Step: the chip's cycles for the "
-    f"second epoch of {SAMPLES} samples, at every width; an nRF52's are those that its emulator reckons. Down, "
-    "up: goodput, content as a share of what the wire carries at the board's fastest rate from BEGIN to LOADED and "
-    f"from FETCH to the last chunk; the fastest of {emulated.TRANSFERS} transfers, the emulator held to the wall's "
-    "time; USB bridges add 1 to 4 ms to each transfer. Round: computed from these, for as many of a node's samples as "
-    "its flash holds."
+    "plan without its stack reserve. Stack: painted, after rounds under the emulator. Step: the chip's cycles for the "
+    f"second epoch of {SAMPLES} samples, at every width; an nRF52's are those that its emulator reckons. Goodput: "
+    "content as a share of what the wire carries at the board's fastest rate, from BEGIN to LOADED or from FETCH to "
+    f"the last chunk, whichever is less; each the fastest of {emulated.TRANSFERS} transfers, the emulator held to the "
+    "wall's time. On a desk a USB bridge adds 1 to 4 ms a turn. Round: computed from these, for as many of a node's "
+    "samples as its flash holds."
 )
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One board, as --json prints it; `goodput` is the lower of both ways."""
+    """One board, as --json prints it; `goodput` is the lower of both ways, as a share of 1."""
 
     tier: str
     ram_planned: int
@@ -61,15 +62,19 @@ class Figures:
     round_s: float
 
 
-@dataclass(frozen=True)
-class Result:
-    """What was measured of a board."""
+def rows(measured: Mapping[str, Figures]) -> list[list[str]]:
+    """Return the cells of the table, a row a board, in the order of COLUMNS."""
+    return [
+        [
+            name, found.tier, *(f"{size:,}" for size in (found.ram_planned, found.ram_actual)),
+            *(f"{size:,}" for size in (found.flash_planned, found.flash_actual)), str(found.stack_peak),
+            f"{found.step_ms:.1f}", f"{100 * found.goodput:.1f} %", f"{found.round_s:.1f}",
+        ]
+        for name, found in measured.items()
+    ]  # fmt: skip
 
-    figures: Figures
-    goodputs: tuple[float, float]  # down, up
 
-
-def measure(name: str, described: Federation, model: GlobalModel, folder: Path) -> Result:
+def measure(name: str, described: Federation, model: GlobalModel, folder: Path) -> Figures:
     """Build a board's image, run it, and compare it with its plan. Raises TierfedError, LinkError, LinkedError."""
     board, kind = boards.load(name), emulator_of(name)
     assert kind is not None
@@ -85,7 +90,7 @@ def measure(name: str, described: Federation, model: GlobalModel, folder: Path) 
     rate = max(board.training.bauds) / emulated.BITS_A_BYTE
     wire = sum(count / (share * rate) for count, share in zip(found.round_bytes, goodputs, strict=True))
     samples = min(described.data.samples_per_node, plan.samples_in_flash)
-    figures = Figures(
+    return Figures(
         tier=plan.sub_model.tier.name,
         ram_planned=plan.ram - board.training.stack,
         ram_actual=linked.ram,
@@ -96,7 +101,6 @@ def measure(name: str, described: Federation, model: GlobalModel, folder: Path) 
         goodput=round(min(goodputs), 3),
         round_s=round(samples * described.training.epochs * found.step_seconds + wire, 2),
     )
-    return Result(figures, goodputs)
 
 
 def _build(board: str, described: Federation, shard: Path | None, copy: Path) -> Path:
@@ -116,7 +120,7 @@ def main(
     from rich.console import Console
     from rich.progress import track
 
-    console, results = Console(stderr=True), {}
+    console, results = Console(stderr=True), dict[str, Figures]()
     can = [board.id for board in boards.all_boards() if emulator_of(board.id)]
     if unknown := [name for name in only or () if name not in can]:
         console.print(f"error: --only {unknown[0]}: expected {', '.join(can)}", markup=False)
@@ -132,13 +136,13 @@ def main(
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     if as_json:
-        json.dump({name: asdict(found.figures) for name, found in results.items()}, sys.stdout, indent=2)
+        json.dump({name: asdict(found) for name, found in results.items()}, sys.stdout, indent=2)
         print()
     else:
         _show(results)
 
 
-def _show(results: dict[str, Result]) -> None:
+def _show(results: Mapping[str, Figures]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -146,14 +150,8 @@ def _show(results: dict[str, Result]) -> None:
     for column in table.columns[2:]:
         column.justify = "right"
     table.columns[0].no_wrap = True
-    for name, found in results.items():
-        figures = found.figures
-        sizes = (figures.ram_planned, figures.ram_actual, figures.flash_planned, figures.flash_actual)
-        shares = [f"{100 * share:.1f} %" for share in found.goodputs]
-        table.add_row(
-            name, figures.tier, *(f"{size:,}" for size in sizes), str(figures.stack_peak), f"{figures.step_ms:.1f}",
-            *shares, f"{figures.round_s:.1f}",
-        )  # fmt: skip
+    for row in rows(results):
+        table.add_row(*row)
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)

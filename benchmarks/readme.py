@@ -1,6 +1,8 @@
-"""The README's tables of the engine, from the last stored measurement.
+"""The README's tables of the engine and of the boards, from the last stored measurements.
 
-python -m benchmarks.engine --json > docs/engine.json && python -m benchmarks.readme
+python -m benchmarks.engine --json > docs/engine.json
+python -m benchmarks.boards --json > docs/boards.json
+python -m benchmarks.readme
 """
 
 from __future__ import annotations
@@ -8,8 +10,9 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
+from benchmarks import boards
 from benchmarks.engine import (
     CHIP_COLUMNS,
     CONDITIONS,
@@ -21,31 +24,46 @@ from benchmarks.engine import (
 )
 from boards import PROJECT_ROOT
 
-README, STORED = PROJECT_ROOT / "README.md", PROJECT_ROOT / "docs" / "engine.json"
-BEGIN, END = "<!-- python -m benchmarks.readme -->", "<!-- end -->"
+README = PROJECT_ROOT / "README.md"
+END = "<!-- end -->"
 
 
 def main() -> None:
     """Fill the README from the stored JSON."""
-    README.write_text(fill(README.read_text(encoding="utf-8"), stored()), encoding="utf-8")
+    page = README.read_text(encoding="utf-8")
+    README.write_text(fill(page, stored("engine"), stored("boards")), encoding="utf-8")
 
 
-def stored(path: Path = STORED) -> Results:
-    """Return what `python -m benchmarks.engine --json` printed when it was last kept."""
-    results: Results = json.loads(path.read_text(encoding="utf-8"))
-    return results
+def stored(name: str) -> Any:
+    """Return what `python -m benchmarks.NAME --json` printed when it was last kept."""
+    return json.loads((PROJECT_ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def fill(page: str, results: Results) -> str:
-    """Return the page with the tables of these results between the marks. Raises ValueError if it has no marks."""
-    head, begin, rest = page.partition(BEGIN)
+def fill(page: str, engine: Results, images: dict[str, dict[str, Any]]) -> str:
+    """Return the page with the tables of these results between its marks. Raises ValueError if one is missing."""
+    return _put(_put(page, "engine", engine_tables(engine)), "boards", boards_table(images))
+
+
+def mark(name: str) -> str:
+    """Return the line behind which the tables of a benchmark stand, up to END."""
+    return f"<!-- python -m benchmarks.{name} -->"
+
+
+def _put(page: str, name: str, text: str) -> str:
+    head, begin, rest = page.partition(mark(name))
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"README.md: no place for the tables; expected the lines {BEGIN} and {END}")
-    return f"{head}{begin}\n\n{tables(results)}\n\n{end}{tail}"
+        raise ValueError(f"README.md: no place for the tables; expected the lines {mark(name)} and {END}")
+    return f"{head}{begin}\n\n{text}\n\n{end}{tail}"
 
 
-def tables(results: Results) -> str:
+def boards_table(images: dict[str, dict[str, Any]]) -> str:
+    """Return the table of boards in Markdown, with the conditions that it was measured under."""
+    rows = boards.rows({name: boards.Figures(**figures) for name, figures in images.items()})
+    return "\n\n".join([_table(boards.COLUMNS, 2, rows), textwrap.fill(boards.CONDITIONS, 120)])
+
+
+def engine_tables(results: Results) -> str:
     """Return both tables in Markdown, each with the conditions that it was measured under."""
     chips = _table(CHIP_COLUMNS, 3, chip_rows(results))
     host = _table(HOST_COLUMNS, 1, host_rows(results))

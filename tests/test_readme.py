@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from benchmarks.readme import BEGIN, END, fill, stored
+from benchmarks.readme import END, fill, mark, stored
 from boards import PROJECT_ROOT
 from coordinator.cli.plan import plan_rows, seconds
 from coordinator.federation import load
@@ -27,17 +27,18 @@ def test_table_of_boards_and_tiers_has_no_other_rows() -> None:
     assert len(table.splitlines()) - 2 == len(CHOSEN)
 
 
-def test_tables_of_the_engine_are_the_stored_measurement() -> None:
-    assert fill(README, stored()) == README
-    changed = stored()
-    changed["m4f"]["784-32-10"]["instructions"] += 1  # type: ignore[index]
-    assert fill(README, changed) != README
+def test_tables_of_benchmarks_are_the_stored_measurements() -> None:
+    assert fill(README, stored("engine"), stored("boards")) == README
+    engine, images = stored("engine"), stored("boards")
+    engine["m4f"]["784-32-10"]["instructions"] += 1
+    images["uno"]["ram_actual"] += 1
+    assert fill(README, engine, stored("boards")) != README != fill(README, stored("engine"), images)
 
 
-@pytest.mark.parametrize("page", ["", BEGIN, f"{END}\n{BEGIN}"])
+@pytest.mark.parametrize("page", ["", mark("engine"), f"{END}\n{mark('engine')}", f"{mark('engine')}\n{END}"])
 def test_a_page_without_a_place_for_the_tables_is_refused(page: str) -> None:
     with pytest.raises(ValueError, match="no place for the tables"):
-        fill(page, stored())
+        fill(page, stored("engine"), stored("boards"))
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
