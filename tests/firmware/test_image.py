@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -37,6 +38,8 @@ SAMPLES = 4
 TOLERANCE = 0.02
 SPARE = 128  # bytes between stack and data that nothing ever touches
 AVR, BARE = ("uno", "megaatmega2560"), ("nrf52_dk_bare", "nrf52840_dk_bare")
+OTHER = ("megaatmega2560:f32", "nrf52_dk_bare:fixed")  # each in the arithmetic of the other
+PARTS = ("boards", "codegen", "coordinator", "examples", "firmware", "platformio.ini")  # what a build reads
 RAM = 0x20000000  # where a Cortex-M has it
 
 
@@ -73,8 +76,10 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=[*AVR, *BARE])
 def image(request: pytest.FixtureRequest, core: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
-    board, folder = boards.load(request.param), tmp_path_factory.mktemp(request.param)
-    path = PROJECT_ROOT / "examples" / "mnist" / "federation.toml"
+    folder = tmp_path_factory.mktemp("image")
+    name, _, kernel = request.param.partition(":")
+    root = with_kernel(name, kernel, folder / "project") if kernel else PROJECT_ROOT
+    board, path = boards.load(name, root / "boards"), root / "examples" / "mnist" / "federation.toml"
     described = federation.load(path)
     model = global_model(described)
     plan = best(board, model.graph, described.tier_list(), described.plan_settings())
@@ -83,20 +88,34 @@ def image(request: pytest.FixtureRequest, core: Path, tmp_path_factory: pytest.T
     write_shard(folder / "shard.tfs", samples, labels, dataset.classes)
     weights = pack(plan, plan.sub_model.cut(model.weights))
     plain = folder / "plain.elf"
-    shutil.copyfile(run_pio(board, path, folder, core), plain)
-    elf = run_pio(board, path, folder, core, folder / "shard.tfs")
+    shutil.copyfile(run_pio(root, board, folder, core), plain)
+    elf = run_pio(root, board, folder, core, folder / "shard.tfs")
     return Image(board, plan, plain, elf, elf.parent / "generated", folder / "shard.tfs", weights)
 
 
-def run_pio(board: Board, described: Path, folder: Path, core: Path, shard: Path | None = None) -> Path:
-    """Build a board's image in `folder`; return the ELF file."""
+def with_kernel(name: str, kernel: str, root: Path) -> Path:
+    """Make a copy of the project in which a board has another arithmetic; return its folder."""
+    for part in PARTS:
+        source, target = PROJECT_ROOT / part, root / part
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+    (root / ".venv").symlink_to(sys.prefix)
+    path = root / "boards" / f"{name}.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    assert manifest["training"]["kernel"] != kernel
+    manifest["training"]["kernel"] = kernel
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    return root
+
+
+def run_pio(root: Path, board: Board, folder: Path, core: Path, shard: Path | None = None) -> Path:
+    """Build a board's image in `folder` from the project in `root`; return the ELF file."""
     env = os.environ | {
         "PLATFORMIO_CORE_DIR": str(core),
         "PLATFORMIO_WORKSPACE_DIR": str(folder),
-        "TIERFED_FEDERATION": str(described),
+        "TIERFED_FEDERATION": str(root / "examples" / "mnist" / "federation.toml"),
         "TIERFED_SHARD": str(shard or ""),
     }
-    command = [sys.executable, "-m", "platformio", "run", "--project-dir", str(PROJECT_ROOT), "-e", board.id]
+    command = [sys.executable, "-m", "platformio", "run", "--project-dir", str(root), "-e", board.id]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "build" / board.id / "program.elf"
@@ -170,6 +189,7 @@ def hold_round(command: list[str], image: Image) -> tuple[bytes, list[str]]:
     return update, said
 
 
+@pytest.mark.parametrize("image", [*AVR, *BARE, *OTHER], indirect=True)
 def test_a_round_on_the_chip_is_the_twins_to_the_bit(image: Image, compile_program: CompileProgram) -> None:
     training = image.board.training
     defines = {
