@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import boards
 from codegen.protocol import Hello
@@ -14,7 +12,7 @@ from coordinator.federation import Federation, NodeSpec
 from coordinator.link.errors import LinkError
 from coordinator.link.ports import PortInfo, list_ports, open_port
 from coordinator.link.session import Session
-from coordinator.roster import node_uid, rates_of
+from coordinator.roster import flash_command, node_uid, rates_of
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,3 @@ def offers(federation: Federation, missing: Sequence[NodeSpec], silent: Sequence
             left.remove(spec)
             commands[port.name] = flash_command(federation.path, spec.name, port.name)
     return commands
-
-
-def flash_command(federation: Path, node: str, port: str) -> str:
-    """Return what to type to flash a node."""
-    words = ["coordinator", "flash", node, "--port", port, "--federation", str(federation)]
-    return shlex.join(words)

@@ -13,7 +13,7 @@ from coordinator.errors import FirmwareMismatch
 from coordinator.federation import NodeSpec
 from coordinator.images import samples_held, upload_image
 from coordinator.link.errors import LinkError
-from coordinator.link.ports import list_ports
+from coordinator.link.ports import list_ports, open_port
 from coordinator.results import Inputs
 from coordinator.roster import Found, check, greet, node_uid, rates_of
 
@@ -49,8 +49,10 @@ class Flasher:
     async def flash(self, spec: NodeSpec, port: str) -> Flashed:
         """Build a node's image, upload it through `port` and see that it answers.
 
-        Raises ToolchainError, and for a board that does not answer as it should LinkError and FirmwareMismatch.
+        Raises PortError before it builds, if the port is none or busy, ToolchainError, and for a board that does not
+        answer as it should LinkError and FirmwareMismatch.
         """
+        await asyncio.to_thread(_try_port, port)
         federation, plan = self._inputs.federation, self._inputs.plans[spec.board]
         tier = plan.sub_model.tier.name
         before = {each.name for each in list_ports()}
@@ -63,7 +65,7 @@ class Flasher:
         self._say(f"{spec.name}: uploaded; waiting for it to answer …")
         found = await self._answer(spec, port, before)
         await found.session.close()
-        check(found, plan, federation.path)
+        check(found, plan, federation.path, spec.name)
         held = self.held.get(spec.name, found.hello.samples)  # a stream or a sensor brings what the image has not
         if (found.uid, found.hello.samples) != (node_uid(spec), held):
             raise FirmwareMismatch(
@@ -85,3 +87,10 @@ class Flasher:
                     if time.monotonic() > until and name == (port, *new)[-1]:
                         raise
             await asyncio.sleep(AGAIN_SECONDS)
+
+
+def _try_port(name: str) -> None:
+    """Open and close a device: a tool that uploads would take it from a coordinator at work, and says less of what is
+    wrong. Raises PortError."""
+    if name.startswith("/"):  # the tool may know other names
+        open_port(name, 115200).close()

@@ -85,8 +85,8 @@ async def assemble(
             if board is None:
                 continue  # introductions() says so
             plan = plans[spec.board]
-            check(board, plan, federation.path)
-            connection = _Connection(board, plan, federation.path)
+            check(board, plan, federation.path, spec.name)
+            connection = _Connection(board, plan, federation.path, spec.name)
             samples = shares.get(spec.name) if plan.source == "stream" else None
             nodes.append(LinkNode(spec.name, plan, board.port, connection, observer, pace, samples))
         await asyncio.gather(*(node.open() for node in nodes))
@@ -208,9 +208,9 @@ def match(specs: Sequence[NodeSpec], found: Sequence[Found]) -> tuple[list[tuple
     return [(spec, chosen[spec.name]) for spec in specs], list(free.values())
 
 
-def check(found: Found, plan: Plan, federation: Path) -> None:
-    """Raise FirmwareMismatch unless the board runs firmware of this plan and these sources."""
-    hello, mend = found.hello, rebuild_command(found.port, plan, federation)
+def check(found: Found, plan: Plan, federation: Path, node: str) -> None:
+    """Raise FirmwareMismatch unless the board of `node` runs firmware of this plan and these sources."""
+    hello, mend = found.hello, rebuild_command(found.port, plan, federation, node)
     tier = plan.sub_model.tier.name
     if hello.board != plan.board.id:
         raise FirmwareMismatch(
@@ -252,11 +252,18 @@ def sources_hash() -> int:
     return firmware_hash(boards.PROJECT_ROOT)
 
 
-def rebuild_command(port: str, plan: Plan, federation: Path) -> str:
+def rebuild_command(port: str, plan: Plan, federation: Path, node: str) -> str:
     """Return what to type to bring a board's, or its twin's, firmware up to date."""
-    twin = port.startswith(("/dev/pts/", "socket://127.", "socket://localhost"))
-    target = f"native_{plan.board.id}` and start it again" if twin else f"{plan.board.id} -t upload`"
-    return f"rebuild it: `TIERFED_FEDERATION={shlex.quote(str(federation))} pio run -e {target}"
+    if port.startswith(("/dev/pts/", "socket://127.", "socket://localhost")):
+        build = f"TIERFED_FEDERATION={shlex.quote(str(federation))} pio run -e native_{plan.board.id}"
+        return f"rebuild it: `{build}` and start it again"
+    return f"rebuild it: `{flash_command(federation, node, port)}`"
+
+
+def flash_command(federation: Path, node: str, port: str) -> str:
+    """Return what to type to flash a node; nothing is uploaded through a URL, so it is left to find the board."""
+    where = [] if "://" in port else ["--port", port]
+    return shlex.join(["coordinator", "flash", node, *where, "--federation", str(federation)])
 
 
 def stranger(found: Found) -> str:
@@ -287,10 +294,10 @@ def connected(node: LinkNode, federation: Federation) -> NodeConnected:
 class _Connection:
     """What a LinkNode connects by: the session made when it was found, later the port opened anew."""
 
-    def __init__(self, found: Found, plan: Plan, federation: Path) -> None:
+    def __init__(self, found: Found, plan: Plan, federation: Path, node: str) -> None:
         self._found: Found | None = found
         self._port, self._uid = found.port, found.uid
-        self._plan, self._federation = plan, federation
+        self._plan, self._federation, self._node = plan, federation, node
 
     async def __call__(self) -> tuple[Session, Hello]:
         found, self._found = self._found, None
@@ -299,7 +306,7 @@ class _Connection:
             try:
                 if found.uid != self._uid:
                     raise LinkError(f"{self._port}: another board ({found.uid}) is there now, not {self._uid}")
-                check(found, self._plan, self._federation)
+                check(found, self._plan, self._federation, self._node)
             except BaseException:
                 await found.session.close()
                 raise

@@ -132,7 +132,7 @@ async def _find(federation: Federation, spec: NodeSpec) -> str:
     from ..desk import places, survey
     from ..link.errors import PortError
 
-    _say(f"asking every port that looks like a {spec.board} who is there …")
+    _say(f"asking every port that {spec.board} may be at who is there …")
     found = [each.port.name for each in places(spec, federation.nodes(), await survey())]
     if not found:
         usb = ", ".join(boards.load(spec.board).training.usb) or "none are known"

@@ -101,7 +101,7 @@ def _why(name: str, error: Exception) -> str:
             "not permitted; join the group that owns it with `sudo usermod -aG dialout $USER` and log in again "
             f"({_LIST})"
         )
-    if number in (errno.ENOTTY, errno.EINVAL) or "termios" in text or "Could not configure" in text:
+    if number in (errno.ENOTTY, errno.EINVAL, errno.EISDIR) or "termios" in text or "Could not configure" in text:
         return f"not a serial port; {_LIST}"
     return f"{text}; {_LIST}"
 

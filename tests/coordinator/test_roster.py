@@ -14,7 +14,7 @@ from coordinator.errors import FirmwareMismatch
 from coordinator.federation import NodeSpec
 from coordinator.link.errors import LinkError
 from coordinator.link.session import Session
-from coordinator.roster import Found, check, check_unique, match, named_uid, rebuild_command
+from coordinator.roster import Found, check, check_unique, flash_command, match, named_uid, rebuild_command
 from tests.coordinator.test_rounds import GRAPH, plan
 
 FEDERATION = Path("/home/me/f.toml")
@@ -85,20 +85,25 @@ def test_one_id_on_two_ports_is_refused() -> None:
     ],
 )  # fmt: skip
 def test_other_firmware_is_refused_with_both_sides_named(changes: dict[str, object], sentence: str) -> None:
-    check(found(uid(1)), plan("expanded"), FEDERATION)
+    check(found(uid(1)), plan("expanded"), FEDERATION, "a")
     with pytest.raises(FirmwareMismatch) as refusal:
-        check(found(uid(1), **changes), plan("expanded"), FEDERATION)  # type: ignore[arg-type]
+        check(found(uid(1), **changes), plan("expanded"), FEDERATION, "a")  # type: ignore[arg-type]
     assert sentence in str(refusal.value)
-    assert str(refusal.value).endswith("rebuild it: `TIERFED_FEDERATION=/home/me/f.toml pio run -e esp32dev -t upload`")
+    assert str(refusal.value).endswith(f"rebuild it: `{flash_command(FEDERATION, 'a', found(uid(1)).port)}`")
 
 
 @pytest.mark.parametrize("port", ["/dev/pts/7", "socket://127.0.0.1:9000"])
 def test_a_twin_is_rebuilt_otherwise(port: str) -> None:
     made = best(boards.load("esp32dev"), GRAPH, plan("expanded").widths, Training())
-    assert rebuild_command(port, made, FEDERATION).endswith("pio run -e native_esp32dev` and start it again")
+    assert rebuild_command(port, made, FEDERATION, "a").endswith("pio run -e native_esp32dev` and start it again")
     assert "`TIERFED_FEDERATION='/home/my files/f.toml' pio" in rebuild_command(
-        port, made, Path("/home/my files/f.toml")
+        port, made, Path("/home/my files/f.toml"), "a"
     )
+
+
+@pytest.mark.parametrize(("port", "where"), [("/dev/ttyUSB0", "--port /dev/ttyUSB0 "), ("socket://10.0.0.7:9000", "")])
+def test_a_board_is_flashed_as_its_node(port: str, where: str) -> None:
+    assert flash_command(Path("/my/f.toml"), "a-1", port) == f"coordinator flash a-1 {where}--federation /my/f.toml"
 
 
 def test_boards_are_greeted_as_they_boot_and_then_as_a_run_may_have_left_them() -> None:

@@ -169,12 +169,25 @@ def test_a_board_is_flashed_and_answers_as_its_node(
         assert all("no port looks like a free" in str(row["result"]) for row in rows if not row["port"])
 
 
-def test_an_upload_that_fails_says_what_the_tool_said(
-    chips: Chips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("port", "code", "said"),
+    [
+        ("no-such-port", 11, "no-such-port: uno-1 could not be flashed"),
+        ("no-such-port", 11, "avrdude"),
+        ("/no/such/port", 7, "/no/such/port: there is no such port"),  # nothing was built
+    ],
+)
+def test_an_upload_that_fails_says_why(
+    chips: Chips,
+    port: str,
+    code: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(platformio, "WORKSPACE", chips.workspace)
-    absent = str(tmp_path / "no-such-port")
-    code, rows, err = flash(["uno", "--port", absent, "--federation", str(chips.federation.path)], capsys)
-    assert (code, rows) == (11, [])
-    assert f"{absent}: uno-1 could not be flashed" in err and "avrdude" in err
+    ended, rows, err = flash(["uno", "--port", port, "--federation", str(chips.federation.path)], capsys)
+    assert (ended, rows) == (code, [])
+    assert said in err

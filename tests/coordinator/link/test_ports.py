@@ -145,6 +145,8 @@ def test_a_file_is_no_port(tmp_path: Path) -> None:
     file.write_text("x")
     with pytest.raises(PortError, match=r"notes.txt: not a serial port; `coordinator ports`"):
         open_port(str(file), 115200)
+    with pytest.raises(PortError, match=r": not a serial port; `coordinator ports`"):
+        open_port(str(tmp_path), 115200)
 
 
 def test_busy(node: PtyNode) -> None:
