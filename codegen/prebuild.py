@@ -120,7 +120,7 @@ def generate(root: Path, board: str, federation: Path, out: Path) -> bool:
 def shard_header(shard: bytes, name: str) -> str:
     """Return shard.h of a shard file (coordinator/data.py), for boards that keep their samples in flash."""
     if len(shard) < SHARD.size or shard[:4] != b"TFS1":
-        raise PrebuildError(f"TIERFED_SHARD: {name} is no shard; `coordinator data` writes them")
+        raise PrebuildError(f"TIERFED_SHARD: {name} is no shard; a run leaves one of each node in runs/NAME/shards")
     _, samples, features, classes = SHARD.unpack_from(shard)
     labels = SHARD.size + samples * features
     if len(shard) != labels + 2 * samples:

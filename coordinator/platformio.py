@@ -17,6 +17,7 @@ from coordinator.errors import ToolchainError
 
 OUTPUT_LINES = 30  # of a failed build that are shown
 PROCESSING = re.compile(r"Processing (?:native_)?(\S+)")  # what PlatformIO says when it begins with an environment
+UNREACHED = re.compile(r"^(HTTPClientError|InternetConnectionError):", re.MULTILINE)
 WORKSPACE = PROJECT_ROOT / ".pio"
 
 Watch = Callable[[str], None]
@@ -62,7 +63,18 @@ def run(
             if watch and (turn := PROCESSING.match(line)):
                 watch(turn[1])
     if process.returncode:
-        raise ToolchainError(f"{what}; `{' '.join(command[2:])}` said:\n{''.join(said).strip()}")
+        words = "".join(said).strip()
+        raise ToolchainError(f"{what}; `{' '.join(command[2:])}` said:\n{words}{hint(words)}")
+
+
+def hint(words: str) -> str:
+    """Return what to add to the last words of PlatformIO, if they say less than one needs to know."""
+    if not UNREACHED.search(words):
+        return ""
+    return (
+        "\nPlatformIO did not reach its registry, where this board's tools are; expected it to answer, or them to "
+        "be installed already (docs/boards.md, Without PlatformIO's registry)"
+    )
 
 
 def seed() -> None:

@@ -29,7 +29,7 @@ DEFAULT const uint8_t *port_sample(uint32_t index, uint16_t *label)
 #else
 
 #if SHARD_FEATURES != MODEL_FEATURES || SHARD_CLASSES != MODEL_CLASSES
-#error "shard.h was made for another model: generate it again for this federation"
+#error "TIERFED_SHARD has samples for another model: a run of this federation leaves one of each node in its shards/"
 #endif
 
 DEFAULT uint32_t port_sample_count(void)
