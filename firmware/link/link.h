@@ -68,7 +68,7 @@ struct link_outgoing {
     bool flowing;    /* acknowledged at least once: until then nothing is sent */
 };
 
-/* False, and not open, if payload is 0 or above LINK_MTU, or the size needs more than 65535 chunks. */
+/* False, and nothing changes, if payload is 0 or above LINK_MTU, or the size needs more than 65535 chunks. */
 bool link_incoming_begin(struct link_incoming *in, uint8_t id, uint8_t payload, uint32_t size, uint32_t crc);
 /* Where a chunk's payload belongs: its offset, or UINT32_MAX if it is not wanted (duplicate, out of window, wrong
  * length). Marks it as received. */

@@ -21,13 +21,16 @@ static uint8_t chunk_length(uint32_t size, uint8_t payload, uint32_t offset)
 
 bool link_incoming_begin(struct link_incoming *in, uint8_t id, uint8_t payload, uint32_t size, uint32_t crc)
 {
+    if (!valid(payload, size)) {
+        return false;
+    }
     memset(in, 0, sizeof *in);
     in->id = id;
     in->payload = payload;
     in->size = size;
     in->crc = crc;
-    in->open = valid(payload, size);
-    return in->open;
+    in->open = true;
+    return true;
 }
 
 uint32_t link_incoming_accept(struct link_incoming *in, uint16_t chunk, uint8_t length)
@@ -66,12 +69,15 @@ bool link_incoming_complete(const struct link_incoming *in)
 
 bool link_outgoing_begin(struct link_outgoing *out, uint8_t id, uint8_t payload, uint32_t size)
 {
+    if (!valid(payload, size)) {
+        return false;
+    }
     memset(out, 0, sizeof *out);
     out->id = id;
     out->payload = payload;
     out->size = size;
-    out->open = valid(payload, size);
-    return out->open;
+    out->open = true;
+    return true;
 }
 
 /* Serials wrap, so "later" is the shorter way round. */

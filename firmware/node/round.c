@@ -1,5 +1,6 @@
 #include "round.h"
 
+#include "arrival.h"
 #include "encoding.h"
 #include "engine/engine.h"
 #include "model.h"
@@ -18,17 +19,14 @@
 
 static struct {
     struct message_setup setup;
-    struct link_incoming in;
+    struct arrival weights;
     struct link_outgoing out;
     uint32_t reported; /* when the last STATUS of training left */
     uint32_t failure;  /* sample at which training stopped, if `failed` */
-    uint32_t crc;      /* of the weights as they arrive, of the first `summed` bytes; then of the update once it is `made` */
-    size_t summed;
-    uint32_t size;     /* of the update */
-    uint8_t state, encoding; /* the latter of the update */
+    uint32_t size, crc; /* of the update, once it is `made` in this `encoding` */
+    uint8_t state, encoding;
     bool made;
-    bool failed;  /* not finite: only another SETUP helps */
-    bool spoiled; /* the incoming transfer is complete and wrong: it must begin anew */
+    bool failed; /* not finite: only another SETUP helps */
 } node;
 
 void round_start(void)
@@ -36,7 +34,7 @@ void round_start(void)
     memset(&node, 0, sizeof node);
     memset(training_adjustment, 0, sizeof training_adjustment);
     if (MODEL_SOURCE_STREAM) {
-        samples_start();
+        stream_start();
     }
 }
 
@@ -195,20 +193,11 @@ void round_begin(const struct link_frame *frame)
         refuse(frame, ERROR_UNSUPPORTED, begin.kind);
     } else if (begin.size != MODEL_WEIGHT_BYTES) {
         refuse(frame, ERROR_WRONG_SIZE, MODEL_WEIGHT_BYTES);
-    } else if (node.in.open && !node.spoiled && node.in.crc == begin.crc && node.in.payload == begin.payload) {
-        node.in.id = frame->transfer; /* the same transfer, perhaps from a host that came back: go on with it */
-        wire_acknowledge(&node.in);
-    } else if (begin.payload == 0 || begin.payload > LINK_MTU ||
-               !link_incoming_begin(&node.in, frame->transfer, begin.payload, begin.size, begin.crc)) {
-        refuse(frame, ERROR_WRONG_SIZE, LINK_MTU);
-    } else {
+    } else if (arrival_begin(&node.weights, frame, &begin)) {
         /* The host decides: other weights for this round end what was done with the old ones. */
         node.state = STATE_READY;
         node.out.open = false;
-        node.spoiled = node.made = false;
-        node.summed = 0;
-        node.crc = 0;
-        wire_acknowledge(&node.in);
+        node.made = false;
     }
 }
 
@@ -216,38 +205,16 @@ void round_data(const struct link_frame *frame)
 {
     if (MODEL_SOURCE_STREAM && stream_owns(frame->transfer)) {
         stream_data(frame);
-        return;
-    }
-    if (!node.in.open || frame->transfer != node.in.id) {
+    } else if (arrival_owns(&node.weights, frame->transfer)) {
+        arrival_data(&node.weights, frame, weights_bytes());
+    } else {
         refuse(frame, ERROR_WRONG_STATE, node.state);
-        return;
     }
-    /* Once complete nothing is accepted any more, so weights in use are never written to. */
-    const uint32_t offset = link_incoming_accept(&node.in, frame->chunk, frame->length);
-    if (offset != UINT32_MAX) {
-        memcpy(weights_bytes() + offset, frame->payload, frame->length);
-    }
-    wire_acknowledge(&node.in);
-}
-
-/* Sum at most so many bytes more of what has arrived without a gap; false if there are none. */
-static bool sum_arrived(size_t most)
-{
-    const size_t whole = (size_t)node.in.next * node.in.payload;
-    const size_t here = whole < sizeof model_weights ? whole : sizeof model_weights;
-    if (node.state != STATE_READY || here <= node.summed) { /* less: a refused BEGIN has closed the transfer */
-        return false;
-    }
-    const size_t left = here - node.summed;
-    const size_t count = left < most ? left : most;
-    node.crc = link_crc32(node.crc, weights_bytes() + node.summed, (uint32_t)count);
-    node.summed += count;
-    return true;
 }
 
 bool round_sum_some(void)
 {
-    return sum_arrived(SUM_BYTES);
+    return node.state == STATE_READY && arrival_sum(&node.weights, weights_bytes(), SUM_BYTES);
 }
 
 void round_commit(const struct link_frame *frame)
@@ -267,16 +234,13 @@ void round_commit(const struct link_frame *frame)
         return;
     }
     if (node.state == STATE_READY) {
-        if (!link_incoming_complete(&node.in)) {
-            refuse(frame, ERROR_WRONG_STATE, node.state);
+        if (!arrival_commit(&node.weights, frame, weights_bytes(), node.state)) {
             return;
         }
-        sum_arrived(sizeof model_weights);
-        const bool damaged = node.crc != node.in.crc;
         const uint32_t bad = weights_first_bad();
-        node.spoiled = damaged || bad != WEIGHTS_USABLE;
-        if (node.spoiled) {
-            refuse(frame, damaged ? ERROR_BAD_CRC : ERROR_NOT_FINITE, damaged ? node.crc : bad);
+        if (bad != WEIGHTS_USABLE) {
+            node.weights.spoiled = true;
+            refuse(frame, ERROR_NOT_FINITE, bad);
             return;
         }
 #if MODEL_KEEPS_ORIGIN
@@ -328,7 +292,7 @@ static bool make_update(uint8_t encoding)
 static void fail(uint32_t sample)
 {
     node.state = STATE_IDLE;
-    node.in.open = false;
+    node.weights.in.open = false;
     node.failed = true;
     node.failure = sample;
     wire_error(0, ERROR_NOT_FINITE, sample);

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-void samples_start(void); /* at boot; of a stream at the start of every round */
+void samples_start(void); /* at boot */
 /* Of a stream (stream.c): as SAMPLES said in this round, 0 before. */
 uint32_t samples_count(void);
 /* Sample `index` < samples_count(): MODEL_FEATURES bytes and a label < MODEL_CLASSES; of a stream the one that is here,

@@ -9,9 +9,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* SAMPLES, in this state of a round of so many epochs. False: refused, and answered. samples_start forgets it. */
+void stream_start(void); /* of a round */
+/* SAMPLES, in this state of a round of so many epochs. False: refused, and answered. */
 bool stream_expect(const struct link_frame *frame, uint8_t state, uint8_t epochs);
-void stream_close(void);            /* drop the transfer under way */
+void stream_close(void); /* drop the transfer under way */
 
 /* BEGIN of a sample in this state of the round: answered. */
 void stream_begin(const struct link_frame *frame, const struct message_begin *begin, uint8_t state);

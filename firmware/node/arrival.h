@@ -1,0 +1,31 @@
+/* A blob that arrives, the weights or a streamed sample: its BEGIN, DATA and COMMIT, and the CRC-32 that says whether it
+ * is what the host sent. `bytes` are where it goes, as many as its BEGIN announced. */
+#ifndef ARRIVAL_H
+#define ARRIVAL_H
+
+#include "link/link.h"
+#include "protocol.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct arrival {
+    struct link_incoming in;
+    uint32_t crc; /* of the first `summed` bytes */
+    size_t summed;
+    bool spoiled; /* complete and wrong: it must begin anew */
+};
+
+/* BEGIN, answered. True: it is another blob than the one under way, whose bytes are lost from now on. */
+bool arrival_begin(struct arrival *arrival, const struct link_frame *frame, const struct message_begin *begin);
+/* Whether DATA and COMMIT of this transfer number are about it. */
+bool arrival_owns(const struct arrival *arrival, uint8_t transfer);
+/* DATA, answered. Once complete nothing is accepted any more, so a blob in use is never written to. */
+void arrival_data(struct arrival *arrival, const struct link_frame *frame, uint8_t *bytes);
+/* Sum at most so many bytes more of what has come without a gap; false if there are none. */
+bool arrival_sum(struct arrival *arrival, const uint8_t *bytes, size_t most);
+/* COMMIT in this state of the round. False: it is not here, or not what BEGIN said, and that is answered. */
+bool arrival_commit(struct arrival *arrival, const struct link_frame *frame, const uint8_t *bytes, uint8_t state);
+
+#endif
