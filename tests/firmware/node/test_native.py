@@ -216,7 +216,7 @@ def test_hostile_bytes_break_nothing(
         twin.connect()
         states = set()
         blob = fixed_weights(builds[name].plan) if name == "fixed" else WEIGHTS
-        for data in hostile_stream(random.Random(f"hostile {name}"), 6000, blob):
+        for data in hostile_stream(random.Random(f"hostile {name}"), 4000, blob):
             if twin.process.poll() is not None:
                 pytest.fail(twin.process.stderr.read() if twin.process.stderr else "it died", pytrace=False)
             states |= {frame.payload[0] for frame in twin.send(data) if frame.type == FrameType.STATUS}
