@@ -7,8 +7,13 @@
 #error "LINK_BAUD and LINK_BAUD_MAX must be defined: the build passes the board's first and fastest rate"
 #endif
 
-#define TXD_PIN 6U /* P0.06 and P0.08, on the nRF52 DK as on the nRF52840 DK */
-#define RXD_PIN 8U
+#ifndef NRF52_TXD_PIN
+#define NRF52_TXD_PIN 6U /* P0.06 and P0.08, on the nRF52 DK as on the nRF52840 DK */
+#define NRF52_RXD_PIN 8U
+#endif
+#if NRF52_TXD_PIN > 31 || NRF52_RXD_PIN > 31
+#error "NRF52_TXD_PIN and NRF52_RXD_PIN must be pins of port 0"
+#endif
 #define RING_BYTES 512U /* a power of two; two frames: the next is encoded while the last one leaves */
 /* The UART sends whether or not anybody listens: a full ring is gone in 45 ms at 115200 baud. */
 #define PATIENCE_MS 100U
@@ -59,12 +64,12 @@ static void start(uint32_t baud)
 
 void uart_begin(void)
 {
-    P0_OUTSET = 1U << TXD_PIN; /* high at rest, before it is an output and while the UART is off */
-    P0_PIN_CNF(TXD_PIN) = PIN_CNF_OUTPUT;
-    P0_PIN_CNF(RXD_PIN) = PIN_CNF_INPUT_PULLUP;
+    P0_OUTSET = 1U << NRF52_TXD_PIN; /* high at rest, before it is an output and while the UART is off */
+    P0_PIN_CNF(NRF52_TXD_PIN) = PIN_CNF_OUTPUT;
+    P0_PIN_CNF(NRF52_RXD_PIN) = PIN_CNF_INPUT_PULLUP;
     UART_ENABLE = UART_ENABLE_DISABLED;
-    UART_PSELTXD = TXD_PIN;
-    UART_PSELRXD = RXD_PIN;
+    UART_PSELTXD = NRF52_TXD_PIN;
+    UART_PSELRXD = NRF52_RXD_PIN;
     UART_PSELRTS = UART_PSEL_DISCONNECTED;
     UART_PSELCTS = UART_PSEL_DISCONNECTED;
     UART_CONFIG = UART_CONFIG_8N1;
