@@ -5,12 +5,12 @@
  * The first line printed is PORT and the pty's name. Bytes travel at the rates that the two ends have set: one that
  * arrives at another rate than the board's arrives as noise. Emulated time runs as fast as it can while the program
  * works, and no faster than the clock on the wall while it sleeps, or at all with --pace. SIGUSR1 makes it print a line
- * of JSON: cycles, those awake, the deepest use of the stack and what lay untouched between it and the data (bytes), and
- * the bytes that came while the UART's two were still unread. It ends on SIGTERM, or with the process that started it,
- * after one such line more.
+ * of JSON: cycles, those awake, the deepest use of the stack and what lay untouched between it and the data (bytes),
+ * and the bytes that came while the UART's two were still unread. It ends on SIGTERM, or with the process that started
+ * it, after one such line more.
  *
- * IMAGE is an ELF file, or the Intel HEX of a boot loader. Then the only program is one that does nothing, and each host
- * that opens the port resets the chip, into the boot loader, as the DTR line does on a board. */
+ * IMAGE is an ELF file, or the Intel HEX of a boot loader. Then the only program is one that does nothing, and each
+ * host that opens the port resets the chip, into the boot loader, as the DTR line does on a board. */
 #include <simavr/avr_eeprom.h>
 #include <simavr/avr_uart.h>
 #include <simavr/avr_watchdog.h>
@@ -161,6 +161,9 @@ static void load(avr_t *avr, const char *image)
         wire_fail("%s is no ELF file that can be read", image);
     }
     board.data_end = avr->ioend + 1U + firmware.datasize + firmware.bsssize;
+    if (board.data_end > avr->ramend) {
+        wire_fail("%s: its data ends at 0x%04x, the chip's RAM at 0x%04x", image, board.data_end, avr->ramend);
+    }
     memset(avr->data + board.data_end, PAINT, avr->ramend + 1U - board.data_end);
 }
 
@@ -177,6 +180,9 @@ static void start(const char *image, const char *mcu, const char *hertz)
         if (strcmp(io->kind, "uart") == 0 && ((avr_uart_t *)io)->name == '0') {
             board.uart = (avr_uart_t *)io;
         }
+    }
+    if (board.uart == NULL || avr->frequency == 0) {
+        wire_fail("%s at %s Hz: expected a microcontroller with a UART 0, and its frequency", mcu, hertz);
     }
     uint32_t flags = 0; /* no echo on stdout, no sleeping while it polls */
     avr_ioctl(avr, AVR_IOCTL_UART_SET_FLAGS('0'), &flags);

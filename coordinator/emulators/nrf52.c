@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unicorn/unicorn.h>
 
-#include "nrf52.h"
+#include "nrf52_chip.h"
 #include "wire.h"
 
 #define HERTZ 64000000U

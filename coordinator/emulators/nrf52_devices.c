@@ -3,7 +3,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "nrf52.h"
+#include "nrf52_chip.h"
 
 /* What the factory and the programmer wrote: FICR and UICR. */
 static struct {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "nrf52.h"
+#include "nrf52_chip.h"
 #include "wire.h"
 
 static uint8_t *read_file(const char *path, size_t *bytes)
@@ -27,7 +27,7 @@ static uint8_t *read_file(const char *path, size_t *bytes)
 uint32_t image_load(const char *path, memories chip)
 {
     size_t bytes;
-    uint32_t taken = 0;
+    uint64_t taken = 0;
     uint8_t *file = read_file(path, &bytes);
     const Elf32_Ehdr *elf = (const void *)file;
     if (bytes < sizeof *elf || memcmp(elf->e_ident, ELFMAG "\1\1", 6) != 0 || elf->e_machine != EM_ARM ||
@@ -49,13 +49,13 @@ uint32_t image_load(const char *path, memories chip)
             memcpy(chip.flash + part->p_paddr, file + part->p_offset, part->p_filesz);
         }
         if (part->p_vaddr >= RAM) {
-            const uint32_t end_at = part->p_vaddr - RAM + part->p_memsz;
+            const uint64_t end_at = (uint64_t)part->p_vaddr - RAM + part->p_memsz;
             taken = end_at > taken ? end_at : taken;
         }
     }
     free(file);
     if (taken > chip.ram_bytes) {
-        wire_fail("%s: %u bytes of RAM; the chip has %u", path, taken, chip.ram_bytes);
+        wire_fail("%s: %llu bytes of RAM; the chip has %u", path, (unsigned long long)taken, chip.ram_bytes);
     }
-    return taken;
+    return (uint32_t)taken;
 }

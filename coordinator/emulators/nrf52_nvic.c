@@ -2,7 +2,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "nrf52.h"
+#include "nrf52_chip.h"
 #include "wire.h"
 
 #define NESTED 16U

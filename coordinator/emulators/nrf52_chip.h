@@ -1,8 +1,8 @@
 /* What the parts of the emulated chip give each other: its core with Unicorn (nrf52.c), its interrupts (nrf52_nvic.c),
  * its image (nrf52_image.c), the bus (nrf52_devices.c) and what hangs on that (nrf52_peripherals.c). Time is in cycles
  * of 64 MHz. */
-#ifndef NRF52_H
-#define NRF52_H
+#ifndef NRF52_CHIP_H
+#define NRF52_CHIP_H
 
 #include <stdbool.h>
 #include <stdint.h>
