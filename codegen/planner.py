@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Literal
 
 from boards import Board
-from codegen.code_size import code_bytes
+from codegen.code_size import SOURCES, code_bytes
 from codegen.graph import Graph, Layer
 from codegen.memory import buffers, fixed_buffers, place
 from codegen.names import c_names
@@ -26,7 +26,7 @@ INPUT_BYTES = 256  # what each byte of a sample is worth in fixed point
 NEAR_FLASH = 60_000  # bytes of constants that AVR's short instructions reach beside the vectors and the sizes of layers
 FLASH_ERROR = 0.02  # by how much of itself a program may exceed its plan: what tests hold images to
 POSITION_BYTES = 4  # in front of a streamed sample
-STREAM_STATE = 24  # firmware/node/: a transfer under way beside that of the weights, and how many samples there are
+STREAM_STATE = 36  # firmware/node/: a transfer under way beside that of the weights, and how many samples there are
 RING_STATE = 8  # firmware/node/samples.c: how many samples there are, and where the next one goes
 # Frames of a streamed sample beside its chunks, both ways: BEGIN, ACK, COMMIT, STATUS, and a zero before each request.
 SAMPLE_REQUESTS = 20 + 11 + 10 + 33 + 2
@@ -263,9 +263,11 @@ def _plan(board: Board, graph: Graph, ordered: Sequence[Tier], tier: Tier, train
         for keeps_origin in may_keep_origin:
             arrays = _arrays(board, graphs, accumulates, keeps_origin) + _sample_arrays(board, own.graph, training)
             env, kernel = board.training.env, board.training.kernel
-            flash = board.training.framework_flash + code_bytes(env, kernel, own.graph, accumulates, keeps_origin)
+            source = training.sources.get(board.id, "flash")
+            flash = board.training.framework_flash + SOURCES.get((env, source), 0)
+            flash += code_bytes(env, kernel, own.graph, accumulates, keeps_origin)
             flash += sum(array.bytes for array in arrays if array.section != "ram")
-            parts = _ram_parts(board, own.graph, arrays, training.sources.get(board.id, "flash"))
+            parts = _ram_parts(board, own.graph, arrays, source)
             found = Plan(
                 board, own, widths, graphs, training, accumulates, keeps_origin, tuple(arrays), parts, flash
             )  # fmt: skip

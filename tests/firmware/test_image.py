@@ -33,6 +33,7 @@ from tests.firmware.conftest import CompileProgram
 from tests.firmware.node.harness import NATIVE
 
 pytestmark = pytest.mark.xdist_group("images")  # each is built once
+EXAMPLE = PROJECT_ROOT / "examples" / "mnist" / "federation.toml"
 UID = "00000000000000a1"
 SAMPLES = 4
 TOLERANCE = 0.02
@@ -79,7 +80,7 @@ def image(request: pytest.FixtureRequest, core: Path, tmp_path_factory: pytest.T
     folder = tmp_path_factory.mktemp("image")
     name, _, kernel = request.param.partition(":")
     root = with_kernel(name, kernel, folder / "project") if kernel else PROJECT_ROOT
-    board, path = boards.load(name, root / "boards"), root / "examples" / "mnist" / "federation.toml"
+    board, path = boards.load(name, root / "boards"), root / EXAMPLE.relative_to(PROJECT_ROOT)
     described = federation.load(path)
     model = global_model(described)
     plan = best(board, model.graph, described.tier_list(), described.plan_settings())
@@ -88,8 +89,8 @@ def image(request: pytest.FixtureRequest, core: Path, tmp_path_factory: pytest.T
     write_shard(folder / "shard.tfs", samples, labels, dataset.classes)
     weights = pack(plan, plan.sub_model.cut(model.weights))
     plain = folder / "plain.elf"
-    shutil.copyfile(run_pio(root, board, folder, core), plain)
-    elf = run_pio(root, board, folder, core, folder / "shard.tfs")
+    shutil.copyfile(run_pio(root, path, board, folder, core), plain)
+    elf = run_pio(root, path, board, folder, core, folder / "shard.tfs")
     return Image(board, plan, plain, elf, elf.parent / "generated", folder / "shard.tfs", weights)
 
 
@@ -107,12 +108,12 @@ def with_kernel(name: str, kernel: str, root: Path) -> Path:
     return root
 
 
-def run_pio(root: Path, board: Board, folder: Path, core: Path, shard: Path | None = None) -> Path:
-    """Build a board's image in `folder` from the project in `root`; return the ELF file."""
+def run_pio(root: Path, described: Path, board: Board, folder: Path, core: Path, shard: Path | None = None) -> Path:
+    """Build a board's image for a federation in `folder` from the project in `root`; return the ELF file."""
     env = os.environ | {
         "PLATFORMIO_CORE_DIR": str(core),
         "PLATFORMIO_WORKSPACE_DIR": str(folder),
-        "TIERFED_FEDERATION": str(root / "examples" / "mnist" / "federation.toml"),
+        "TIERFED_FEDERATION": str(described),
         "TIERFED_SHARD": str(shard or ""),
     }
     command = [sys.executable, "-m", "platformio", "run", "--project-dir", str(root), "-e", board.id]
@@ -130,6 +131,20 @@ def test_every_planned_array_is_a_symbol_of_its_size(image: Image) -> None:
 def test_planned_ram_and_flash_are_what_the_linker_maps(image: Image) -> None:
     assert image.plan.ram - image.board.training.stack == pytest.approx(image.linked.ram, rel=TOLERANCE)
     assert image.plan.flash == pytest.approx(image.linked.flash, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["megaatmega2560", "nrf52840_dk_bare"])
+def test_what_streaming_takes_is_planned(name: str, core: Path, tmp_path: Path) -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    for file in ("model.py", "mnist-10k.npz"):
+        text = text.replace(f'"{file}"', f'"{EXAMPLE.with_name(file)}"')
+    path = tmp_path / "federation.toml"
+    path.write_text(text[: text.index("[aggregation]")] + f'[[nodes]]\nboard = "{name}"\nsource = "stream"\n')
+    described, board = federation.load(path), boards.load(name)
+    plan = best(board, global_model(described).graph, described.tier_list(), described.plan_settings())
+    linked = Linked(run_pio(PROJECT_ROOT, path, board, tmp_path, core), board.training.env)
+    assert plan.flash == pytest.approx(linked.flash, rel=TOLERANCE)
+    assert plan.ram - board.training.stack == pytest.approx(linked.ram, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("image", BARE, indirect=True)
