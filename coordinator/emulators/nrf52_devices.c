@@ -52,6 +52,20 @@ static bool has(const device *own, uint32_t offset)
     return false;
 }
 
+/* Which has this register, with all that is due behind it. */
+static device *device_with(uint32_t address, uint64_t now)
+{
+    device *own = device_at(address);
+    const uint32_t offset = address & 0xFFF;
+    if (own == NULL || offset % 4 != 0 || !has(own, offset)) {
+        return NULL;
+    }
+    if (now >= own->due) {
+        own->run(own, now);
+    }
+    return own;
+}
+
 bool devices_read(uint32_t address, uint64_t now, uint32_t *value)
 {
     for (size_t i = 0; i < sizeof written / sizeof *written; i++) {
@@ -60,13 +74,10 @@ bool devices_read(uint32_t address, uint64_t now, uint32_t *value)
             return true;
         }
     }
-    device *own = device_at(address);
+    device *own = device_with(address, now);
     const uint32_t offset = address & 0xFFF;
-    if (own == NULL || offset % 4 != 0 || !has(own, offset)) {
+    if (own == NULL) {
         return false;
-    }
-    if (now >= own->due) {
-        own->run(own, now);
     }
     if (offset < SHORTS) {
         *value = offset < EVENTS ? 0 : own->events >> (offset - EVENTS) / 4 & 1;
@@ -85,13 +96,10 @@ static void set_inten(device *own, uint32_t offset, uint32_t value)
 
 bool devices_write(uint32_t address, uint64_t now, uint32_t value)
 {
-    device *own = device_at(address);
+    device *own = device_with(address, now);
     const uint32_t offset = address & 0xFFF;
-    if (own == NULL || offset % 4 != 0 || !has(own, offset)) {
+    if (own == NULL) {
         return false;
-    }
-    if (now >= own->due) {
-        own->run(own, now);
     }
     if (offset < EVENTS) {
         if (value & 1) {
