@@ -33,7 +33,7 @@ def build_image(federation: Federation, spec: NodeSpec, shard: Path, folder: Pat
         what = f"the image of {spec.name} could not be built"
         platformio.run(what, [spec.board], place, _variables(federation, spec, shard))
         built = built_image(place, spec.board)
-        image = place / "images" / federation.name / f"{spec.name}.elf"
+        image = place / "images" / f"{federation.name}-{federation.digest[:8]}" / f"{spec.name}.elf"
         image.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(built, image)
     return image

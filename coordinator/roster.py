@@ -20,7 +20,7 @@ from codegen.protocol import Hello, Kernel, Source
 from coordinator.errors import FirmwareMismatch
 from coordinator.events import Event, NodeConnected, NodeMissing, Observer
 from coordinator.federation import Federation, NodeSpec
-from coordinator.link.errors import LinkError, LinkTimeout, PortError
+from coordinator.link.errors import LinkError, LinkTimeout, PortBusy, PortError
 from coordinator.link.ports import list_ports, open_port
 from coordinator.link.session import Port, Session
 from coordinator.nodes import LinkNode
@@ -29,6 +29,7 @@ from coordinator.shares import Share, deal
 AUTO = "auto"
 SWITCH_SECONDS = 1.5  # a node answers at a new rate within this time, or is back at the old one in two
 FALLBACK_SECONDS = 2.2
+BUSY_SECONDS, BUSY_TRIES = 2.0, 8  # how long a port may be busy, and how often it is tried
 
 
 @dataclass
@@ -146,7 +147,7 @@ async def greet(name: str, rates: Sequence[int]) -> Found:
     """Open a port and have the board behind it say who it is, at the first of `rates` at which it answers."""
     if virtual(name):
         rates = rates[:1]  # a rate means nothing there
-    port = await asyncio.to_thread(open_port, name, rates[0])
+    port = await _opened(name, rates[0])
     session = Session(port)
     try:
         for rate in rates:
@@ -163,6 +164,17 @@ async def greet(name: str, rates: Sequence[int]) -> Found:
         await session.close()
         raise
     raise PortError(f"{name}: no rate to try")
+
+
+async def _opened(name: str, rate: int) -> Port:
+    """Open a port. One that is busy may be free in a moment: a desktop's modem manager looks at every board that is
+    plugged in, and a coordinator that has lost a board looks for it where another one may be by now."""
+    for _ in range(BUSY_TRIES):
+        try:
+            return await asyncio.to_thread(open_port, name, rate)
+        except PortBusy:
+            await asyncio.sleep(BUSY_SECONDS / BUSY_TRIES)
+    return await asyncio.to_thread(open_port, name, rate)
 
 
 async def speed_up(session: Session, port: Port, hello: Hello, rate: int) -> None:

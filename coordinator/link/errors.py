@@ -15,6 +15,10 @@ class PortError(LinkError):
     """A port that cannot be opened; the message says why and how to see the list."""
 
 
+class PortBusy(PortError):  # noqa: N818
+    """Another program has the port open."""
+
+
 class LinkLost(LinkError):  # noqa: N818
     """The port vanished or was closed."""
 

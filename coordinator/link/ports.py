@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from coordinator.link.errors import PortError
+from coordinator.link.errors import PortBusy, PortError
 from coordinator.link.session import Port
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def list_ports() -> list[PortInfo]:
 def open_port(name: str, baud: int) -> Port:
     """Open a device, a pty, or a pyserial URL (socket://host:port, rfc2217://host:port).
 
-    Does not reset the board where that can be avoided. Blocks while a network port connects. Raises PortError with the
-    reason in words.
+    Does not reset the board where that can be avoided. Blocks while a network port connects. Raises PortError, or
+    PortBusy, with the reason in words.
     """
     import serial
 
@@ -65,7 +65,7 @@ def open_port(name: str, baud: int) -> Port:
             handle.exclusive = True
         handle.open()
     except (serial.SerialException, OSError, ValueError) as error:
-        raise PortError(f"{name}: {_why(name, error)}") from None
+        raise (PortBusy if _is_busy(error) else PortError)(f"{name}: {_why(name, error)}") from None
     try:
         descriptor = handle.fileno()
     except (AttributeError, OSError):  # rfc2217, Windows
@@ -82,6 +82,10 @@ def _is_whole(url: str) -> bool:
         return False
 
 
+def _is_busy(error: Exception) -> bool:
+    return getattr(error, "errno", None) in (errno.EAGAIN, errno.EBUSY) or "exclusively lock" in str(error)
+
+
 def _why(name: str, error: Exception) -> str:
     """Return what kept a port from opening, and what to do."""
     number = getattr(error, "errno", None)
@@ -94,7 +98,7 @@ def _why(name: str, error: Exception) -> str:
         return f"cannot connect ({text.rpartition(': ')[2]}); is its server running and the address right?"
     if number == errno.ENOENT or (number is None and not os.path.exists(name)):  # noqa: PTH110, a name is no path
         return f"there is no such port; {_LIST}"
-    if number in (errno.EAGAIN, errno.EBUSY) or "exclusively lock" in text:
+    if _is_busy(error):
         return f"busy: another program has it open (a serial monitor?); close that, or choose another: {_LIST}"
     if number in (errno.EACCES, errno.EPERM):
         return (

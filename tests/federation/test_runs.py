@@ -1,17 +1,21 @@
 """Whole runs on real twins: what they leave, and that their bits follow from the federation file alone."""
 
+import asyncio
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import serial
 
 from codegen.protocol import Encoding, encoded_size
 from codegen.weights import pack, unpack
+from coordinator.emulation import Twins
 from coordinator.events import Evaluated, NodeAnswered, NodeConnected, NodeTraffic, RoundAggregated, RunEnded
 from coordinator.journal import read_journal, weights_sha256
 from coordinator.results import load
+from coordinator.roster import greet
 from tests.federation.world import World
 
 pytestmark = pytest.mark.e2e
@@ -147,3 +151,15 @@ def test_resuming_from_any_line_ends_in_the_same_bits(world: World, tmp_path: Pa
         assert again.weights_sha256 == whole.weights_sha256
         assert again.accuracy == whole.accuracy and again.history == whole.history
         assert [node.rounds_answered for node in again.nodes] == [3] * 4
+
+
+def test_a_port_that_is_busy_for_a_moment_is_waited_for(world: World, tmp_path: Path) -> None:
+    async def play() -> None:
+        async with Twins(world.describe(), world.programs, tmp_path) as twins:
+            modem_manager = serial.Serial(twins.ports[0], exclusive=True)
+            asyncio.get_running_loop().call_later(0.7, modem_manager.close)
+            found = await greet(twins.ports[0], [115200])
+            await found.session.close()
+            assert found.uid == twins.twins[0].uid
+
+    asyncio.run(play())
