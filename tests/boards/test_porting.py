@@ -23,13 +23,13 @@ import boards
 from boards import PROJECT_ROOT, seed
 from codegen.planner import Plan, best
 from codegen.prebuild import firmware_hash
-from codegen.protocol import Encoding, Setup, State, Status, StatusRequest, Train, TransferKind
 from codegen.weights import pack, unpack
 from coordinator import federation
 from coordinator.data import load_dataset, write_shard
 from coordinator.global_model import global_model
 from coordinator.link.ports import open_port
 from coordinator.link.session import Session
+from tests.firmware.rounds import hold_round
 
 pytestmark = pytest.mark.xdist_group("platformio")
 GUIDE = (PROJECT_ROOT / "docs" / "porting.md").read_text(encoding="utf-8")
@@ -134,14 +134,7 @@ async def one_round(port: str, baud: int, classes: int, weights: bytes, firmware
         hello = await session.hello()
         assert (hello.board, hello.uid.hex(), hello.samples) == ("pebble", UID, SAMPLES)
         assert hello.firmware == firmware
-        assert sum(await session.labels(classes)) == SAMPLES
-        await session.request(Setup(1, 7, 0.05, 0.0, 2, 1, Encoding.WEIGHTS, 1), Status)
-        await session.send(TransferKind.WEIGHTS, 1, weights)
-        status = await session.request(Train(1), Status)
-        while status.state == State.TRAINING:
-            status = await session.request(StatusRequest(), Status)
-        assert (status.state, status.done) == (State.DONE, 2 * SAMPLES)
-        return (await session.fetch(1, Encoding.WEIGHTS))[1]
+        return await hold_round(session, hello, classes, weights)
     finally:
         await session.close()
 

@@ -21,7 +21,6 @@ from boards import PROJECT_ROOT, Board, seed
 from codegen.linked import Linked
 from codegen.planner import Plan, best
 from codegen.prebuild import firmware_hash
-from codegen.protocol import Encoding, Setup, State, Status, StatusRequest, Train, TransferKind
 from codegen.weights import pack, unpack
 from coordinator import emulators, federation
 from coordinator.data import load_dataset, write_shard
@@ -31,6 +30,7 @@ from coordinator.link.ports import open_port
 from coordinator.link.session import Session
 from tests.firmware.conftest import CompileProgram
 from tests.firmware.node.harness import NATIVE
+from tests.firmware.rounds import hold_round
 
 pytestmark = pytest.mark.xdist_group("images")  # each is built once
 EXAMPLE = PROJECT_ROOT / "examples" / "mnist" / "federation.toml"
@@ -185,19 +185,12 @@ async def one_round(port: str, board: Board, classes: int, weights: bytes) -> by
         for baud in sorted(board.training.bauds)[1:]:
             await session.set_baud(baud)
             assert await session.hello() == hello
-        assert sum(await session.labels(classes)) == SAMPLES
-        await session.request(Setup(1, 7, 0.05, 0.0, 2, 1, Encoding.WEIGHTS, 1), Status)
-        await session.send(TransferKind.WEIGHTS, 1, weights)
-        status = await session.request(Train(1), Status)
-        while status.state == State.TRAINING:
-            status = await session.request(StatusRequest(), Status, timeout=5.0)
-        assert (status.state, status.done) == (State.DONE, 2 * SAMPLES)
-        return (await session.fetch(1, Encoding.WEIGHTS))[1]
+        return await hold_round(session, hello, classes, weights)
     finally:
         await session.close()
 
 
-def hold_round(command: list[str], image: Image) -> tuple[bytes, list[str]]:
+def round_of(command: list[str], image: Image) -> tuple[bytes, list[str]]:
     """Return the update of whatever `command` starts, and its last words."""
     with running(command) as (port, said):
         update = asyncio.run(one_round(port, image.board, image.plan.sub_model.graph.classes, image.weights))
@@ -212,8 +205,8 @@ def test_a_round_on_the_chip_is_the_twins_to_the_bit(image: Image, compile_progr
     }  # fmt: skip
     flags = [f"-D{name}={value}" for name, value in defines.items()]
     twin = compile_program(NATIVE, ("-O2", f"-I{image.generated}", f"-I{PROJECT_ROOT / 'firmware'}", *flags))
-    expected, _ = hold_round([str(twin), "--shard", str(image.shard), "--uid", UID], image)
-    actual, said = hold_round(emulators.command(image.board.training.emulation[-1], image.elf, image.board, UID), image)
+    expected, _ = round_of([str(twin), "--shard", str(image.shard), "--uid", UID], image)
+    actual, said = round_of(emulators.command(image.board.training.emulation[-1], image.elf, image.board, UID), image)
     before, after = (
         np.concatenate([tensor.ravel() for tensor in unpack(image.plan, blob)]) for blob in (image.weights, expected)
     )

@@ -15,13 +15,13 @@ from codegen.build import generate
 from codegen.model_file import load_graph
 from codegen.planner import Training
 from codegen.prebuild import shard_header
-from codegen.protocol import Encoding, Setup, State, Status, StatusRequest, Train, TransferKind
 from coordinator.data import write_shard
 from coordinator.link.session import Session
 from tests.coordinator.link.wire import run_virtually
 from tests.firmware.chip import Chip, EmulatedChip, NativeChip, Wire
 from tests.firmware.conftest import FIRMWARE, CompileShared
 from tests.firmware.node.harness import Build, fixed_weights, weights
+from tests.firmware.rounds import hold_round
 
 SAMPLES = 3
 
@@ -32,14 +32,7 @@ async def one_round(chip: Chip, classes: int, blob: bytes) -> bytes:
     try:
         hello = await session.hello()
         assert (hello.board, hello.uid, hello.samples) == ("esp32-c3-devkitm-1", b"bare c3!", SAMPLES)
-        assert sum(await session.labels(classes)) == SAMPLES
-        await session.request(Setup(1, 7, 0.05, 0.0, 2, 1, Encoding.WEIGHTS, 1), Status)
-        await session.send(TransferKind.WEIGHTS, 1, blob)
-        status = await session.request(Train(1), Status)
-        while status.state == State.TRAINING:
-            status = await session.request(StatusRequest(), Status, timeout=5.0)
-        assert (status.state, status.done) == (State.DONE, 2 * SAMPLES)
-        return (await session.fetch(1, Encoding.WEIGHTS))[1]
+        return await hold_round(session, hello, classes, blob)
     finally:
         await session.close()
 

@@ -1,4 +1,4 @@
-/* What a port need not write: a boot id, and a wire that has one rate. A port's own function takes the place of one here. */
+/* What a port need not write: a boot id, and a wire of one rate. A port's own function takes the place of one here. */
 #include "node/port.h"
 
 #ifndef LINK_BAUD
