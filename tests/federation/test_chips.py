@@ -27,7 +27,7 @@ from coordinator.rounds import Node, Order, Update, run_round
 from coordinator.runs import round_settings
 from tests.federation.world import World
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("images")]
+pytestmark = pytest.mark.e2e
 OPTIBOOT = Path("/usr/share/arduino/hardware/arduino/avr/bootloaders/optiboot")
 
 
@@ -121,8 +121,8 @@ def boot_loader(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def empty_boards(count: int, boot_loader: Path) -> Iterator[list[str]]:
-    """Unos with nothing in flash but the boot loader; yields their ports."""
-    command = emulators.command("simavr", boot_loader, boards.load("uno"), "0" * 16)
+    """Unos with nothing in flash but the boot loader, which waits a second by the wall; yields their ports."""
+    command = emulators.command("simavr", boot_loader, boards.load("uno"), "0" * 16, pace=True)
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in range(count)]
     try:
         yield [process.stdout.readline().decode().split()[1] for process in processes if process.stdout]
