@@ -25,7 +25,7 @@ demo: setup
 test: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 clean:
 	rm -rf .pio .platformio .tierfed platformio.local.ini runs/demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,7 +10,6 @@ import pytest
 
 from boards import PROJECT_ROOT
 
-pytestmark = pytest.mark.xdist_group("seed")
 REGISTRY = "needs the framework arduino, which only PlatformIO's registry has; connect, delete platformio.local.ini"
 
 

@@ -31,7 +31,6 @@ from coordinator.link.ports import open_port
 from coordinator.link.session import Session
 from tests.firmware.rounds import hold_round
 
-pytestmark = pytest.mark.xdist_group("platformio")
 GUIDE = (PROJECT_ROOT / "docs" / "porting.md").read_text(encoding="utf-8")
 ACME = Path(__file__).with_name("acme")
 PARTS = ("boards", "codegen", "coordinator", "firmware", "examples", "platformio.ini")

@@ -10,8 +10,6 @@ from boards import seed
 from boards.seed import SeedError
 from tests.boards.conftest import NOWHERE
 
-pytestmark = pytest.mark.xdist_group("seed")  # filled once for all of them
-
 
 @pytest.fixture(autouse=True)
 def no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,6 @@ from boards import seed
 from codegen import prebuild
 
 ENV = "native_megaatmega2560"
-pytestmark = pytest.mark.xdist_group("platformio")  # one copy of the project is made for all of them
 PARTS = ("boards", "codegen", "coordinator", "firmware", "examples", "platformio.ini")
 
 

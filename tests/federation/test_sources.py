@@ -14,7 +14,7 @@ from coordinator.federation import Federation
 from coordinator.results import Summary
 from tests.federation.world import World
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("sources")]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

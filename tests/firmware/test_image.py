@@ -32,7 +32,6 @@ from tests.firmware.conftest import CompileProgram
 from tests.firmware.node.harness import NATIVE
 from tests.firmware.rounds import hold_round
 
-pytestmark = pytest.mark.xdist_group("images")  # each is built once
 EXAMPLE = PROJECT_ROOT / "examples" / "mnist" / "federation.toml"
 UID = "00000000000000a1"
 SAMPLES = 4
