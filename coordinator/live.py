@@ -113,7 +113,7 @@ class View:
 
     def kind(self, node: str, board: str) -> str:
         """Return a node's board and, where that is to be told, what it runs in."""
-        return f"{board} in {self.how[node]}" if node in self.how else board
+        return f"{board} in {self.how[node]}" if self.how.get(node, "native") != "native" else board
 
     def row(self, node: str) -> NodeRow:
         """Return a node's row, made if it is new."""
@@ -133,11 +133,13 @@ class View:
         shown = rows if height is None else rows[: max(1, height - 7)]
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
         narrow = width < PICTURE_WIDTH
-        for head in ("node", "tier", "state") if narrow else ("node", "board", "tier", "state"):
+        for head in ("node",) if narrow else ("node", "board"):  # what is cut short if there is no room for all
             table.add_column(head, no_wrap=True)
+        for head in ("tier", "state"):
+            table.add_column(head, no_wrap=True, min_width=8)
         table.add_column("progress", width=10 if narrow else 20)
         for head in ("loss", "link", "resent"):
-            table.add_column(head, justify="right", no_wrap=True)
+            table.add_column(head, justify="right", no_wrap=True, min_width=6)
         for name, row in shown:
             what = (name, row.tier) if narrow else (name, row.board, row.tier)
             table.add_row(*what, Text(row.state, STYLES.get(row.state, "")), _bar(row), *_figures(row))
@@ -272,8 +274,10 @@ class _Frame:
         return self._view.render(self._console.height, self._console.width)
 
 
-def svg(frame: RenderableType, title: str, width: int = PICTURE_WIDTH) -> str:
-    """Return a picture of a terminal with `frame` in it; it names no font of the network."""
+def svg(frame: RenderableType, title: str) -> str:
+    """Return a picture of a terminal with `frame` in it, as wide as that needs; it names no font of the network."""
+    roomy = Console(width=2 * PICTURE_WIDTH, file=io.StringIO())
+    width = max(PICTURE_WIDTH, roomy.measure(frame).maximum)
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(frame)
     picture = console.export_svg(title=title, unique_id="live")
