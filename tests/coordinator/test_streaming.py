@@ -17,7 +17,8 @@ from coordinator.nodes import LinkNode
 from coordinator.rounds import Order, Update
 from coordinator.shares import Share
 from coordinator.streaming import training_order
-from tests.coordinator.link.wire import Faults, Peer, WirePort, run_virtually
+from simulation.clock import run_virtually
+from simulation.wire import Faults, Peer, WirePort
 from tests.firmware.conftest import CompileShared, compile_program, compile_shared
 from tests.firmware.node.harness import CLASSES, MEMORY, Build, MemoryNode, build, fixed_weights, samples, weights
 

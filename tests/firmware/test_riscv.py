@@ -17,7 +17,7 @@ from codegen.planner import Training
 from codegen.prebuild import shard_header
 from coordinator.data import write_shard
 from coordinator.link.session import Session
-from tests.coordinator.link.wire import run_virtually
+from simulation.clock import run_virtually
 from tests.firmware.chip import Chip, EmulatedChip, NativeChip, Wire
 from tests.firmware.conftest import FIRMWARE, CompileShared
 from tests.firmware.node.harness import Build, fixed_weights, weights

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from codegen.protocol_header import protocol_header
-from tests.coordinator.link.wire import FIRMWARE, SOURCES, Peer
+from simulation.wire import FIRMWARE, SOURCES, Peer
 from tests.firmware.conftest import CompileShared, compile_program, compile_shared
 
 __all__ = ["compile_program", "compile_shared", "make_peer"]

@@ -24,8 +24,8 @@ from coordinator.link import ports
 from coordinator.link.errors import LinkLost, PortError
 from coordinator.link.ports import list_ports, open_port
 from coordinator.link.session import Session
+from simulation.wire import Peer
 from tests.coordinator.link.conftest import MakePeer
-from tests.coordinator.link.wire import Peer
 
 BLOB = os.urandom(50_000)
 

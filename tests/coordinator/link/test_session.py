@@ -29,8 +29,9 @@ from codegen.protocol import (
 from coordinator.link.errors import LinkError, LinkLost, LinkTimeout, NodeError
 from coordinator.link.frames import encode
 from coordinator.link.session import Session
+from simulation.clock import run_virtually
+from simulation.wire import Faults, Peer, WirePort
 from tests.coordinator.link.conftest import MakePeer
-from tests.coordinator.link.wire import Faults, Peer, WirePort, run_virtually
 
 T = TypeVar("T")
 BLOB = random.Random(1).randbytes(20_000)

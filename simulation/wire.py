@@ -5,48 +5,15 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import random
-import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-T = TypeVar("T")
-FIRMWARE = Path(__file__).resolve().parents[3] / "firmware"
+import boards
+
+FIRMWARE = boards.PROJECT_ROOT / "firmware"
 SOURCES = (*sorted((FIRMWARE / "link").glob("*.c")), Path(__file__).with_name("peer.c"))
 _OUT_MAX = 65536
-
-
-class _InstantSelector(selectors.SelectSelector):
-    """Never waits: time jumps to the next timer instead."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None:
-            raise RuntimeError("everybody waits and no timer runs: a deadlock")
-        self.now += max(timeout, 0.0)
-        return []
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps; deterministic, and as fast as the code that runs in it."""
-
-    def __init__(self) -> None:
-        self._instant = _InstantSelector()
-        super().__init__(self._instant)
-
-    def time(self) -> float:
-        return self._instant.now
-
-
-def run_virtually(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine function to its end in virtual time."""
-    loop = VirtualLoop()
-    try:
-        return loop.run_until_complete(main())
-    finally:
-        loop.close()
 
 
 class Peer:

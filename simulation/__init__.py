@@ -1,0 +1,1 @@
+"""Coordinator and compiled firmware in one process, in virtual time: what tests and benchmarks share."""
