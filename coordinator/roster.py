@@ -21,7 +21,7 @@ from coordinator.errors import FirmwareMismatch
 from coordinator.events import Event, NodeConnected, NodeMissing, Observer
 from coordinator.federation import Federation, NodeSpec
 from coordinator.link.errors import LinkError, LinkTimeout, PortBusy, PortError
-from coordinator.link.ports import list_ports, open_port
+from coordinator.link.ports import Opener, list_ports, open_port
 from coordinator.link.session import Port, Session
 from coordinator.nodes import LinkNode
 from coordinator.shares import Share, deal
@@ -64,18 +64,20 @@ async def assemble(
     observer: Observer,
     on_silent: Callable[[str], None] | None = None,
     pace: float = 1.0,
+    open_port: Opener = open_port,
 ) -> list[LinkNode]:
     """Return the federation's nodes that answer on `ports` (or AUTO), in the order of the file, ready for a round.
 
     `plans` by board id; `on_silent` is told each port that AUTO tried and nobody answers on; `pace` as for
-    LinkNode. Raises LinkError (PortError, LinkTimeout) for a port that was named and is no node, FirmwareMismatch for a
-    board with another model, source of samples or firmware, DataError for data that cannot be dealt out.
+    LinkNode; every port is opened by `open_port`. Raises LinkError (PortError, LinkTimeout) for a port that was named
+    and is no node, FirmwareMismatch for a board with another model, source of samples or firmware, DataError for data
+    that cannot be dealt out.
     """
     rates = rates_of(boards.load(board) for board in plans)
     shares = _streamed(federation, plans)
     auto = list(ports) == [AUTO]
     names = likely_ports() if auto else list(dict.fromkeys(ports))
-    found = await find(names, rates, (on_silent or (lambda _: None)) if auto else None)
+    found = await find(names, rates, (on_silent or (lambda _: None)) if auto else None, open_port)
     nodes: list[LinkNode] = []
     try:
         check_unique(found)
@@ -87,7 +89,7 @@ async def assemble(
                 continue  # introductions() says so
             plan = plans[spec.board]
             check(board, plan, federation.path, spec.name)
-            connection = _Connection(board, plan, federation.path, spec.name)
+            connection = _Connection(board, plan, federation.path, spec.name, open_port)
             samples = shares.get(spec.name) if plan.source == "stream" else None
             nodes.append(LinkNode(spec.name, plan, board.port, connection, observer, pace, samples))
         await asyncio.gather(*(node.open() for node in nodes))
@@ -127,10 +129,13 @@ def rates_of(kinds: Iterable[boards.Board]) -> list[int]:
 
 
 async def find(
-    names: Sequence[str], rates: Sequence[int], on_silent: Callable[[str], None] | None = None
+    names: Sequence[str],
+    rates: Sequence[int],
+    on_silent: Callable[[str], None] | None = None,
+    open_port: Opener = open_port,
 ) -> list[Found]:
     """Open all ports at once and greet who is there; `on_silent` is told which do not answer, without it they raise."""
-    answers = await asyncio.gather(*(greet(name, rates) for name in names), return_exceptions=True)
+    answers = await asyncio.gather(*(greet(name, rates, open_port) for name in names), return_exceptions=True)
     found = [answer for answer in answers if isinstance(answer, Found)]
     for name, answer in zip(names, answers, strict=True):
         if isinstance(answer, LinkError) and on_silent:
@@ -143,11 +148,11 @@ async def find(
     return found
 
 
-async def greet(name: str, rates: Sequence[int]) -> Found:
+async def greet(name: str, rates: Sequence[int], open_port: Opener = open_port) -> Found:
     """Open a port and have the board behind it say who it is, at the first of `rates` at which it answers."""
     if virtual(name):
         rates = rates[:1]  # a rate means nothing there
-    port = await _opened(name, rates[0])
+    port = await _opened(name, rates[0], open_port)
     session = Session(port)
     try:
         for rate in rates:
@@ -166,7 +171,7 @@ async def greet(name: str, rates: Sequence[int]) -> Found:
     raise PortError(f"{name}: no rate to try")
 
 
-async def _opened(name: str, rate: int) -> Port:
+async def _opened(name: str, rate: int, open_port: Opener) -> Port:
     """Open a port. One that is busy may be free in a moment: a desktop's modem manager looks at every board that is
     plugged in, and a coordinator that has lost a board looks for it where another one may be by now."""
     for _ in range(BUSY_TRIES):
@@ -306,15 +311,16 @@ def connected(node: LinkNode, federation: Federation) -> NodeConnected:
 class _Connection:
     """What a LinkNode connects by: the session made when it was found, later the port opened anew."""
 
-    def __init__(self, found: Found, plan: Plan, federation: Path, node: str) -> None:
+    def __init__(self, found: Found, plan: Plan, federation: Path, node: str, open_port: Opener) -> None:
         self._found: Found | None = found
         self._port, self._uid = found.port, found.uid
         self._plan, self._federation, self._node = plan, federation, node
+        self._open_port = open_port
 
     async def __call__(self) -> tuple[Session, Hello]:
         found, self._found = self._found, None
         if found is None:
-            found = await greet(self._port, rates_of([self._plan.board]))
+            found = await greet(self._port, rates_of([self._plan.board]), self._open_port)
             try:
                 if found.uid != self._uid:
                     raise LinkError(f"{self._port}: another board ({found.uid}) is there now, not {self._uid}")

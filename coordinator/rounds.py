@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -116,7 +115,8 @@ async def run_round(
 
     The result depends on the order of `nodes` (the federation file's), not on the order in which they answer.
     """
-    started = time.monotonic()
+    clock = asyncio.get_running_loop().time
+    started = clock()
     observer(RoundStarted(number, tuple(node.name for node in nodes), settings.learning_rate(number)))
     cuts = RoundCuts(number, graph, weights, settings.select)
     tasks = [asyncio.create_task(_ask(node, number, cuts, settings, observer)) for node in nodes]
@@ -135,7 +135,7 @@ async def run_round(
     enough = len(answered) >= settings.min_nodes
     reason = "" if enough else f"{len(answered)} of {len(nodes)} nodes answered; min_nodes is {settings.min_nodes}"
     result = aggregator.result() if enough else weights
-    observer(RoundAggregated(number, tuple(answered), enough, reason, time.monotonic() - started))
+    observer(RoundAggregated(number, tuple(answered), enough, reason, clock() - started))
     return Outcome(result, tuple(answered), enough)
 
 
@@ -164,7 +164,8 @@ class RoundCuts:
 
 async def _ask(node: Node, number: int, cuts: RoundCuts, settings: Settings, observer: Observer) -> Contribution | None:
     """Return one node's contribution, or None after telling the observer why there is none."""
-    started = time.monotonic()
+    clock = asyncio.get_running_loop().time
+    started = clock()
     limit = 0.0
     try:
         cut, packed = cuts.of(node.plan)
@@ -185,7 +186,7 @@ async def _ask(node: Node, number: int, cuts: RoundCuts, settings: Settings, obs
     except NodeUnavailable as failure:
         observer(NodeFailed(node.name, number, str(failure)))
         return None
-    seconds = time.monotonic() - started
+    seconds = clock() - started
     observer(NodeAnswered(node.name, number, update.samples, update.loss, seconds, update.saturated))
     return Contribution(node.name, cut, update.delta, update.samples, node.label_counts)
 

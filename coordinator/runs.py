@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from coordinator.events import (
 )
 from coordinator.federation import Federation
 from coordinator.journal import Journal, weights_sha256, write_durably
+from coordinator.link.ports import Opener, open_port
 from coordinator.nodes import LinkNode
 from coordinator.report import SETTINGS, write_report
 from coordinator.results import Inputs, Summary, earlier_seconds, headers, load, summarise, write_keras
@@ -44,10 +44,12 @@ async def run(
     resume: bool = False,
     observer: Observer | None = None,
     pace: float = 1.0,
+    open_port: Opener = open_port,
 ) -> Summary:
     """Run all rounds on the nodes behind `ports` (names, URLs, or ["auto"]) and leave every file in `folder`.
 
     `pace`: how many times slower than its plan a node may be, more than a chip is; an emulator on a busy machine.
+    `open_port` opens every port; time is the running loop's, so that a run may be simulated.
 
     Raises RunFileError (the folder is in use, holds another run, cannot be written), RunFailed (no round could be
     aggregated), and what `roster.assemble` raises.
@@ -57,7 +59,7 @@ async def run(
         part = _Part(inputs, journal, observer)
         number, weights = part.last()
         silent: list[str] = []
-        nodes = await assemble(federation, inputs.plans, ports, part.emit, silent.append, pace)
+        nodes = await assemble(federation, inputs.plans, ports, part.emit, silent.append, pace, open_port)
         try:
             enough(federation, nodes)
             part.start(nodes, number)
@@ -104,14 +106,15 @@ class _Part:
         self._journal = journal
         self._observer = observer
         self._fingerprint = inputs.fingerprint
-        self._started = time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
         self._before = earlier_seconds(journal.lines)
         dataset = inputs.dataset
         self._evaluator = Evaluator(dataset.decode(dataset.x_test), dataset.y_test, inputs.graph)
 
     @property
     def _seconds(self) -> float:
-        return self._before + time.monotonic() - self._started
+        return self._before + self._loop.time() - self._started
 
     def emit(self, event: Event) -> None:
         """Journal an event, then show it."""
@@ -193,9 +196,9 @@ class _Part:
             before = after if after is not None else before
 
     async def _evaluate(self, number: int, weights: Weights, slices: Sequence[SubModel]) -> None:
-        started = time.monotonic()
+        started = self._loop.time()
         accuracy = await asyncio.to_thread(self._evaluator.accuracy, slices, weights)
-        self.emit(Evaluated(number, accuracy, time.monotonic() - started))
+        self.emit(Evaluated(number, accuracy, self._loop.time() - started))
 
     def _slices(self, number: int, before: Weights) -> list[SubModel]:
         """Return every tier's slice as round `number` cut it, which began with weights `before`; widest first."""

@@ -20,6 +20,8 @@ from coordinator.link.session import Port
 if TYPE_CHECKING:
     import serial
 
+Opener = Callable[[str, int], Port]  # a port's name and its rate; raises PortError or PortBusy
+
 _LIST = "`coordinator ports` lists what is there"
 _READ = 65536
 WAKE = 2.0  # seconds of silence after which DTR is raised
