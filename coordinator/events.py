@@ -49,6 +49,25 @@ class NodeConnected(Event):
 
 
 @dataclass(frozen=True)
+class NodeLost(Event):
+    """A node's port vanished or fell silent within a round; it is looked for. `reason` is a sentence."""
+
+    node: str
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class NodeBack(Event):
+    """A node that was lost answers again. `resumed`: it still holds the round; else it started anew."""
+
+    node: str
+    round: int
+    port: str
+    resumed: bool
+
+
+@dataclass(frozen=True)
 class NodeMissing(Event):
     """The federation file lists a node that no port answers for; the run goes on without it."""
 
@@ -76,6 +95,14 @@ class NodeLog(Event):
     """A line that a board wrote for people. Not journaled."""
 
     node: str
+    text: str
+
+
+@dataclass(frozen=True)
+class PortLog(Event):
+    """A line that came from a port before a node answered there: boot text, or garbage. Not journaled."""
+
+    port: str
     text: str
 
 
@@ -112,7 +139,11 @@ class NodeTraffic(Event):
     bytes_down: int
     bytes_up: int
     retransmissions: int
-    frames_rejected: int
+    frames_rejected: int  # that came damaged from the node
+    node_rejected: int = 0  # that came damaged to the node, by its own count
+    goodput: float = 0.0  # bytes a second of the last transfer's content
+    round_trip: float | None = None  # smoothed, in seconds; None before the first transfer
+    resets: int = 0  # times that the node started anew
 
 
 @dataclass(frozen=True)
@@ -130,6 +161,24 @@ class NodeAnswered(Event):
 @dataclass(frozen=True)
 class NodeFailed(Event):
     """A node gives nothing in this round; `reason` is a sentence."""
+
+    node: str
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class NodeRefused(Event):
+    """What a node gave in this round cannot be true and is not believed: an offence; `reason` is a sentence."""
+
+    node: str
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class NodeQuarantined(Event):
+    """A node has offended too often and takes no part in the rounds after this one; `reason` is a sentence."""
 
     node: str
     round: int

@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 
 from coordinator.data import NPZ_ERRORS, open_npz
 from coordinator.errors import RunFileError, naming
-from coordinator.events import BoardOffered, CheckpointWritten, Event, NodeLog, NodeProgress, TwinEnded
+from coordinator.events import BoardOffered, CheckpointWritten, Event, NodeLog, NodeProgress, PortLog, TwinEnded
 
 Line = dict[str, Any]
 
@@ -88,7 +88,7 @@ class Journal:
 
     def write(self, event: Event) -> None:
         """Append an event and sync it; progress and boards' own lines are not journaled."""
-        if isinstance(event, NodeProgress | NodeLog | BoardOffered | TwinEnded):
+        if isinstance(event, NodeProgress | NodeLog | PortLog | BoardOffered | TwinEnded):
             return
         line = {"event": event_name(type(event)), "time": round(time.time(), 3)} | dataclasses.asdict(event)
         with naming(self._path):

@@ -23,12 +23,17 @@ from .events import (
     Evaluated,
     Event,
     NodeAnswered,
+    NodeBack,
     NodeConnected,
     NodeFailed,
     NodeLog,
+    NodeLost,
     NodeMissing,
     NodeProgress,
+    NodeQuarantined,
+    NodeRefused,
     PlanNoted,
+    PortLog,
     RoundAggregated,
     RoundStarted,
     RunEnded,
@@ -44,6 +49,8 @@ STYLES = {
     "done": "bold",
     "lost": "yellow",
     "absent": "yellow",
+    "refused": "yellow",
+    "quarantined": "yellow",
 }
 REFRESHES = 5  # a second; the nodes need the processor more
 PICTURE_WIDTH = 104  # columns
@@ -104,8 +111,14 @@ class View:
             case NodeAnswered():
                 row = self.row(event.node)
                 row.state, row.loss = "done", event.loss
-            case NodeFailed():
+            case NodeFailed() | NodeLost():
                 self.row(event.node).state = "lost"
+            case NodeBack():
+                self.row(event.node).state = "idle"
+            case NodeRefused():
+                self.row(event.node).state = "refused"
+            case NodeQuarantined():
+                self.row(event.node).state = "quarantined"
             case Evaluated():
                 self.accuracy, self.evaluated = event.accuracy, event.round
             case RunEnded():
@@ -167,7 +180,7 @@ def _clock(view: View) -> str:
 
 
 def _bar(row: NodeRow) -> RenderableType:
-    if row.state in ("idle", "connecting", "absent", "lost"):
+    if row.state not in ("sending", "training", "fetching", "done"):
         return Text()
     finished = row.state == "done"
     total = max(row.total, 1)
@@ -193,11 +206,21 @@ def notice(event: Event) -> str | None:
             return event.text
         case NodeFailed():
             return f"{event.node}: {event.reason}; round {event.round} goes on without it"
+        case NodeLost():
+            return f"{event.node}: {event.reason}; looking for it"
+        case NodeBack():
+            return f"{event.node}: back on {event.port}, {'where it was' if event.resumed else 'started anew'}"
+        case NodeRefused():
+            return f"{event.node}: {event.reason}; round {event.round} does not take its update"
+        case NodeQuarantined():
+            return f"{event.node}: {event.reason}; it is quarantined: no later round asks it"
         case NodeAnswered() if event.saturated:
             held = f"a weight or logit was held at its limit {event.saturated:,} times"
             return f"{event.node}: {held} in round {event.round}; a smaller learning_rate may help"
         case NodeLog():
             return f"{event.node} says: {event.text}"
+        case PortLog():
+            return f"{event.port} says: {event.text}"
         case RoundAggregated() if not event.aggregated:
             return f"round {event.round} is not aggregated: {event.reason}"
     return None

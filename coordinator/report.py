@@ -160,6 +160,12 @@ def warnings(lines: list[Line]) -> list[str]:
                 found.append(f"{line['node']}: no port answered for this {line['board']}.")
             case "node_failed":
                 found.append(f"Round {line['round']} went on without {line['node']}: {line['reason']}.")
+            case "node_lost":
+                found.append(f"{line['node']} was lost in round {line['round']}: {line['reason']}.")
+            case "node_refused":
+                found.append(f"Round {line['round']} did not take the update of {line['node']}: {line['reason']}.")
+            case "node_quarantined":
+                found.append(f"{line['node']} is quarantined since round {line['round']}: {line['reason']}.")
             case "node_answered" if line.get("saturated"):
                 held = f"a weight or logit was held at its limit {line['saturated']:,} times"
                 found.append(f"{line['node']}: {held} in round {line['round']}.")
