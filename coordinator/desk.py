@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import boards
 from codegen.protocol import Hello
+from coordinator.connection import rates_of
 from coordinator.federation import Federation, NodeSpec
 from coordinator.link.errors import LinkError
 from coordinator.link.ports import PortInfo, list_ports, open_port
 from coordinator.link.session import Session
-from coordinator.roster import flash_command, node_uid, rates_of
+from coordinator.roster import flash_command, node_uid
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from coordinator.connection import Found, greet, rates_of
 from coordinator.emulation import write_shards
 from coordinator.errors import FirmwareMismatch
 from coordinator.federation import NodeSpec
@@ -15,7 +16,7 @@ from coordinator.images import samples_held, upload_image
 from coordinator.link.errors import LinkError
 from coordinator.link.ports import list_ports, open_port
 from coordinator.results import Inputs
-from coordinator.roster import Found, check, greet, node_uid, rates_of
+from coordinator.roster import check, node_uid
 
 BOOT_SECONDS = 15.0  # within which a board answers after it was flashed: a boot loader waits, USB comes back
 AGAIN_SECONDS = 0.5

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -17,33 +16,17 @@ import boards
 from codegen.planner import Plan
 from codegen.prebuild import firmware_hash
 from codegen.protocol import Hello, Kernel, Source
+from coordinator.connection import Found, greet, likely_ports, rates_of
 from coordinator.errors import FirmwareMismatch
 from coordinator.events import Event, NodeConnected, NodeMissing, Observer
 from coordinator.federation import Federation, NodeSpec
-from coordinator.link.errors import LinkError, LinkTimeout, PortBusy, PortError
-from coordinator.link.ports import Opener, list_ports, open_port
-from coordinator.link.session import Port, Session
+from coordinator.link.errors import LinkError, PortError
+from coordinator.link.ports import Opener, open_port
+from coordinator.link.session import Session
 from coordinator.nodes import LinkNode
 from coordinator.shares import Share, deal
 
 AUTO = "auto"
-SWITCH_SECONDS = 1.5  # a node answers at a new rate within this time, or is back at the old one in two
-FALLBACK_SECONDS = 2.2
-BUSY_SECONDS, BUSY_TRIES = 2.0, 8  # how long a port may be busy, and how often it is tried
-
-
-@dataclass
-class Found:
-    """A board that answered on a port."""
-
-    port: str
-    session: Session
-    hello: Hello
-
-    @property
-    def uid(self) -> str:
-        """16 hexadecimal digits."""
-        return self.hello.uid.hex()
 
 
 def named_uid(name: str) -> str:
@@ -116,18 +99,6 @@ def introductions(federation: Federation, nodes: Sequence[LinkNode]) -> list[Eve
     ]
 
 
-def likely_ports() -> list[str]:
-    """Return the ports whose USB ids are those of a board that we know."""
-    known = {usb for board in boards.all_boards() for usb in board.training.usb}
-    return [port.name for port in list_ports() if port.usb in known]
-
-
-def rates_of(kinds: Iterable[boards.Board]) -> list[int]:
-    """Return the rates to greet these boards at: as they boot, then as an earlier run left those it did not reset."""
-    bauds = [board.training.bauds for board in kinds]
-    return list(dict.fromkeys([*sorted({each[0] for each in bauds}), *sorted({max(each) for each in bauds})]))
-
-
 async def find(
     names: Sequence[str],
     rates: Sequence[int],
@@ -146,57 +117,6 @@ async def find(
     if not found:
         raise PortError("no port answers like a node; `coordinator ports` lists them, --ports names them")
     return found
-
-
-async def greet(name: str, rates: Sequence[int], open_port: Opener = open_port) -> Found:
-    """Open a port and have the board behind it say who it is, at the first of `rates` at which it answers."""
-    if virtual(name):
-        rates = rates[:1]  # a rate means nothing there
-    port = await _opened(name, rates[0], open_port)
-    session = Session(port)
-    try:
-        for rate in rates:
-            port.set_baud(rate)
-            try:
-                hello = await session.hello()
-            except LinkTimeout:
-                if rate == rates[-1]:
-                    raise
-            else:
-                await speed_up(session, port, hello, rate)
-                return Found(name, session, hello)
-    except BaseException:
-        await session.close()
-        raise
-    raise PortError(f"{name}: no rate to try")
-
-
-async def _opened(name: str, rate: int, open_port: Opener) -> Port:
-    """Open a port. One that is busy may be free in a moment: a desktop's modem manager looks at every board that is
-    plugged in, and a coordinator that has lost a board looks for it where another one may be by now."""
-    for _ in range(BUSY_TRIES):
-        try:
-            return await asyncio.to_thread(open_port, name, rate)
-        except PortBusy:
-            await asyncio.sleep(BUSY_SECONDS / BUSY_TRIES)
-    return await asyncio.to_thread(open_port, name, rate)
-
-
-async def speed_up(session: Session, port: Port, hello: Hello, rate: int) -> None:
-    """Change to the fastest rate that the board holds, if both ends can; go back if nothing is heard there."""
-    try:
-        fastest = max(boards.load(hello.board).training.bauds)
-    except boards.BoardError:
-        return  # refused later, in words
-    if fastest == rate or "://" in port.name:
-        return
-    try:
-        await session.set_baud(fastest)
-        await session.hello(SWITCH_SECONDS)
-    except LinkError:
-        port.set_baud(rate)
-        await asyncio.sleep(FALLBACK_SECONDS)
-        await session.hello()
 
 
 def check_unique(found: Sequence[Found]) -> None:
@@ -256,11 +176,6 @@ def check(found: Found, plan: Plan, federation: Path, node: str) -> None:
             f"{found.port}: its firmware is {hello.firmware:08x}, built from other sources than these "
             f"({sources_hash():08x}); {mend}"
         )
-
-
-def virtual(port: str) -> bool:
-    """Whether there is no wire behind a port of which we could set the rate."""
-    return port.startswith("socket://")
 
 
 @cache

@@ -10,11 +10,12 @@ import boards
 from codegen.planner import Training, best
 from codegen.protocol import PROTOCOL_VERSION, Hello
 from coordinator import roster
+from coordinator.connection import Found, rates_of
 from coordinator.errors import FirmwareMismatch
 from coordinator.federation import NodeSpec
 from coordinator.link.errors import LinkError
 from coordinator.link.session import Session
-from coordinator.roster import Found, check, check_unique, flash_command, match, named_uid, rebuild_command
+from coordinator.roster import check, check_unique, flash_command, match, named_uid, rebuild_command
 from tests.coordinator.test_rounds import GRAPH, plan
 
 FEDERATION = Path("/home/me/f.toml")
@@ -108,5 +109,5 @@ def test_a_board_is_flashed_as_its_node(port: str, where: str) -> None:
 
 def test_boards_are_greeted_as_they_boot_and_then_as_a_run_may_have_left_them() -> None:
     kinds = [boards.load(name) for name in ("megaatmega2560", "esp32dev", "uno_r4_minima")]
-    assert roster.rates_of(kinds) == [115200, 250000, 1000000, 500000, 921600]
-    assert roster.rates_of(kinds[:1]) == [250000, 500000]
+    assert rates_of(kinds) == [115200, 250000, 1000000, 500000, 921600]
+    assert rates_of(kinds[:1]) == [250000, 500000]

@@ -11,11 +11,11 @@ import serial
 
 from codegen.protocol import Encoding, encoded_size
 from codegen.weights import pack, unpack
+from coordinator.connection import greet
 from coordinator.emulation import Twins
 from coordinator.events import Evaluated, NodeAnswered, NodeConnected, NodeTraffic, RoundAggregated, RunEnded
 from coordinator.journal import read_journal, weights_sha256
 from coordinator.results import load
-from coordinator.roster import greet
 from tests.federation.world import World
 
 pytestmark = pytest.mark.e2e
