@@ -23,6 +23,10 @@ class LinkLost(LinkError):  # noqa: N818
     """The port vanished or was closed."""
 
 
+class ProtocolMismatch(LinkError):  # noqa: N818
+    """The node speaks another version of the protocol."""
+
+
 class LinkTimeout(LinkError):  # noqa: N818
     """The node did not answer in time."""
 

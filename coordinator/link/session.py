@@ -7,6 +7,7 @@ import asyncio
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from codegen.protocol import (
@@ -34,7 +35,7 @@ from codegen.protocol import (
     Status,
     TransferKind,
 )
-from coordinator.link.errors import LinkError, LinkLost, LinkTimeout, NodeError
+from coordinator.link.errors import LinkError, LinkLost, LinkTimeout, NodeError, ProtocolMismatch
 from coordinator.link.flows import Flow, LinkStatistics, Receiving, Request, Sending, Waiter
 from coordinator.link.frames import Decoder, Frame, encode
 from coordinator.link.transfer import Receiver, RoundTrip, Sender
@@ -55,6 +56,22 @@ class Port(Protocol):
     def write(self, data: bytes) -> None: ...
     def set_baud(self, baud: int) -> None: ...
     def close(self) -> None: ...
+
+
+@dataclass
+class Partial:
+    """What has come of an update: who fetches it again, perhaps in another session, goes on after it."""
+
+    offer: Offer | None = None
+    head: bytes = b""
+
+    def of(self, offer: Offer) -> bytes:
+        """Return the beginning of what is offered, as far as it is here."""
+        mine = self.offer
+        same = mine and (mine.round, mine.encoding, mine.size, mine.crc) == (
+            offer.round, offer.encoding, offer.size, offer.crc
+        )  # fmt: skip
+        return self.head if same else b""
 
 
 class Session:
@@ -81,21 +98,41 @@ class Session:
         self._last_id = 0
         self._moving = asyncio.Lock()
         self._round_trip = RoundTrip()
+        self._heard = self._since = self.loop.time()
+        self._listeners = 0
         port.start(self._on_data, self._on_port_lost)
 
     @property
     def closed(self) -> bool:
         return self._lost is not None
 
-    async def close(self) -> None:
+    async def close(self, reason: str = "the port was closed") -> None:
         """Close the port; whoever still waits gets LinkLost."""
         self._port.close()
-        self._end(LinkLost(f"{self.name} was closed"))
+        self._end(LinkLost(f"{self.name}: {reason}"))
+
+    @property
+    def silence(self) -> float:
+        """Seconds for which no frame has come although somebody listens."""
+        return self.loop.time() - max(self._since, self._heard) if self._listeners else 0.0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Meanwhile the node should say something. Every request and transfer listens."""
+        if self._listeners == 0:
+            self._since = self.loop.time()
+        self._listeners += 1
+        try:
+            yield
+        finally:
+            self._listeners -= 1
 
     # What the port calls
 
     def _on_data(self, data: bytes) -> None:
         frames = self._decoder.feed(data)
+        if frames:
+            self._heard = self.loop.time()
         self.stats.bytes_up += len(data)
         self.stats.frames_rejected = self._decoder.rejected
         touched: set[Waiter] = set()
@@ -175,7 +212,8 @@ class Session:
             raise self._lost
         self._waiting[id] = waiter
         try:
-            yield
+            with self.listening():
+                yield
         finally:
             del self._waiting[id]
 
@@ -224,7 +262,7 @@ class Session:
             ) from None
         version = frame.payload[0] if frame.payload else 0
         if version != PROTOCOL_VERSION:  # before anything else is read: the rest may have another layout
-            raise LinkError(
+            raise ProtocolMismatch(
                 f"{self.name}: its firmware speaks protocol {version}, this host {PROTOCOL_VERSION}; "
                 "rebuild and flash it with `pio run -e BOARD -t upload`"
             )
@@ -281,16 +319,19 @@ class Session:
         self._measure(len(blob), started)
         return status
 
-    async def fetch(self, round: int, encoding: Encoding) -> tuple[Offer, bytes]:
-        """Move the node's update of `round` here; returns what the node says of it, and its bytes, CRC-32 checked."""
+    async def fetch(self, round: int, encoding: Encoding, partial: Partial | None = None) -> tuple[Offer, bytes]:
+        """Move the node's update of `round` here; returns what the node says of it, and its bytes, CRC-32 checked.
+        `partial` keeps what has come when that fails, and is gone on with when it is given again."""
+        partial = partial or Partial()
         async with self._moving:
             for _ in range(2):
-                offer, blob = await self._fetch_once(Fetch(round, encoding, self._mtu))
+                offer, blob = await self._fetch_once(Fetch(round, encoding, self._mtu), partial)
+                partial.offer = None
                 if zlib.crc32(blob) == offer.crc:
                     return offer, blob
         raise LinkError(f"{self.name}: its update arrived damaged twice (CRC-32 0x{offer.crc:08x} announced)")
 
-    async def _fetch_once(self, fetch: Fetch) -> tuple[Offer, bytes]:
+    async def _fetch_once(self, fetch: Fetch, partial: Partial) -> tuple[Offer, bytes]:
         started = self.loop.time()
         id = self._next_id()
         offer = (await self._exchange(fetch, Offer, id))[1]
@@ -302,8 +343,11 @@ class Session:
         most = 8 * self.node.parameters + 8 if self.node else 65535 * fetch.payload  # no encoding is twice float32
         if offer.size > most:
             raise LinkError(f"{self.name}: it offers an update of {offer.size} bytes; at most {most} make sense")
-        receiver = Receiver(offer.size, fetch.payload, self.loop.time, self._round_trip)
-        await self._run(Receiving(self, self.loop.create_future(), id, receiver), fetch)
+        receiver = Receiver(offer.size, fetch.payload, self.loop.time, self._round_trip, partial.of(offer))
+        try:
+            await self._run(Receiving(self, self.loop.create_future(), id, receiver), fetch)
+        finally:
+            partial.offer, partial.head = offer, bytes(receiver.blob[: receiver.next * fetch.payload])
         self.stats.retransmissions += receiver.retransmitted
         self._measure(offer.size, started)
         return offer, bytes(receiver.blob)

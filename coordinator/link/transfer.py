@@ -153,22 +153,24 @@ class Sender(_Timed):
 
 
 class Receiver(_Timed):
-    """Collects a blob of `size` bytes that comes in chunks of `payload`.
+    """Collects a blob of `size` bytes that comes in chunks of `payload`; `head` is its beginning, if that is here.
 
     Raises ValueError if that takes more chunks than there are numbers.
     """
 
-    def __init__(self, size: int, payload: int, clock: Clock, round_trip: RoundTrip | None = None) -> None:
+    def __init__(
+        self, size: int, payload: int, clock: Clock, round_trip: RoundTrip | None = None, head: bytes = b""
+    ) -> None:
         super().__init__(clock, round_trip or RoundTrip())
         self.count = -(-size // payload)
         if self.count > CHUNKS_MAX:
             raise ValueError(f"{size} bytes in chunks of {payload}; at most {CHUNKS_MAX * payload}")
-        self.blob = bytearray(size)
-        self.next = 0  # first chunk missing
+        self.blob = bytearray(head) + bytes(size - len(head))
+        self.next = self.count if len(head) == size else len(head) // payload  # first chunk missing
         self.map = 0  # bit i: chunk next + 1 + i is here
         self.retransmitted = 0  # chunks that came after a later one
         self._payload = payload
-        self._last = -1
+        self._last = self.next - 1
         self._stalled = False
         self._asked: float | None = self._since
 

@@ -28,7 +28,7 @@ from codegen.protocol import (
 )
 from coordinator.link.errors import LinkError, LinkLost, LinkTimeout, NodeError
 from coordinator.link.frames import encode
-from coordinator.link.session import Session
+from coordinator.link.session import Partial, Session
 from simulation.clock import run_virtually
 from simulation.wire import Faults, Peer, WirePort
 from tests.coordinator.link.conftest import MakePeer
@@ -202,6 +202,58 @@ def test_reset_in_the_middle_ends_aloud(peer: Peer) -> None:
 
     with pytest.raises((LinkTimeout, NodeError)):
         with_session(WirePort(peer), work)
+
+
+@pytest.mark.parametrize(("mtu", "share"), [(120, 0.0), (120, 0.5), (120, 0.999), (72, 0.5)])
+def test_a_fetch_that_broke_off_goes_on_where_it_was(make_peer: MakePeer, mtu: int, share: float) -> None:
+    """Whatever the length of the chunks was before; what is new is all that moves again."""
+    peer = make_peer(120, 8)
+    first, second = WirePort(peer), WirePort(peer)
+    partial = Partial()
+
+    async def main() -> int:
+        session = Session(first)
+        await session.hello()
+        await session.send(TransferKind.WEIGHTS, 1, BLOB)
+        session.loop.call_later(0.02 + share * len(BLOB) / 11520 * 128 / 120, first.vanish)
+        with pytest.raises(LinkLost):
+            await session.fetch(1, Encoding.WEIGHTS, partial)
+        await session.close()
+        session = Session(second)
+        session.node = replace(await session.hello(), mtu=mtu)
+        assert (await session.fetch(1, Encoding.WEIGHTS, partial))[1] == BLOB
+        return session.stats.bytes_up
+
+    moved = run_virtually(main)
+    assert moved < 1.4 * (1 - share) * len(BLOB) + 600
+
+
+@pytest.mark.parametrize("change", [{"round": 2}, {"encoding": 1}, {"size": 99}, {"crc": 5}])
+def test_what_came_of_another_update_is_not_gone_on_with(change: dict[str, int]) -> None:
+    offer = Offer(1, 0, 100, 4, 1, 0.0, 0)
+    partial = Partial(offer, b"head")
+    assert partial.of(replace(offer, loss=1.0)) == b"head"
+    assert partial.of(replace(offer, **change)) == b""
+
+
+def test_silence_counts_only_while_somebody_listens(peer: Peer) -> None:
+    port = WirePort(peer)
+
+    async def work(session: Session) -> None:
+        await asyncio.sleep(5)
+        assert session.silence == 0
+        with session.listening():
+            await asyncio.sleep(1)
+            assert session.silence == pytest.approx(1)
+            port.say(b"no frame\0")
+            await asyncio.sleep(1)
+            assert session.silence == pytest.approx(2)
+            port.say(encode(FrameType.STATUS, 0, 0, STATUS.encode()))
+            await asyncio.sleep(1)
+            assert session.silence == pytest.approx(1, abs=0.02)
+        assert session.silence == 0
+
+    with_session(port, work)
 
 
 def test_silence_is_said_with_what_to_do() -> None:
