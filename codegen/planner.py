@@ -29,7 +29,7 @@ POSITION_BYTES = 4  # in front of a streamed sample
 STREAM_STATE = 36  # firmware/node/: a transfer under way beside that of the weights, and how many samples there are
 RING_STATE = 8  # firmware/node/samples.c: how many samples there are, and where the next one goes
 # Frames of a streamed sample beside its chunks, both ways: BEGIN, ACK, COMMIT, STATUS, and a zero before each request.
-SAMPLE_REQUESTS = 20 + 11 + 10 + 33 + 2
+SAMPLE_REQUESTS = 20 + 11 + 26 + 33 + 2
 ACK_BYTES = 11
 EncodingChoice = Literal["auto", "weights", "delta_f32", "delta_q8"]  # auto: the smallest that there is room for
 SampleSource = Literal["flash", "stream", "sensor"]

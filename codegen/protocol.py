@@ -15,10 +15,11 @@ from typing import Annotated, ClassVar, Self, get_args, get_type_hints
 
 from boards import MTU_RANGE, WINDOW_RANGE
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 MTU_MIN, MTU_MAX = MTU_RANGE[0], MTU_RANGE[-1]
 WINDOW_MAX = WINDOW_RANGE[-1]
 FRAME_OVERHEAD = 8  # bytes of a frame on top of its payload
+MAC_BYTES = NONCE_BYTES = 16
 Q8_BLOCK = 256  # elements that share one scale in delta_q8
 
 u8 = Annotated[int, "B"]
@@ -26,6 +27,7 @@ u16 = Annotated[int, "H"]
 u32 = Annotated[int, "I"]
 f32 = Annotated[float, "f"]
 id8 = Annotated[bytes, "8s"]
+bytes16 = Annotated[bytes, "16s"]
 text12 = Annotated[str, "12s"]
 text25 = Annotated[str, "25s"]
 u16_tail = Annotated[tuple[int, ...], "*H"]
@@ -48,6 +50,8 @@ class FrameType(enum.IntEnum):
     ABORT = 0x0A
     BAUD = 0x0B
     SAMPLES = 0x0C
+    CHALLENGE = 0x0D
+    AUTHENTICATE = 0x0E
     DATA = 0x10
     ACK = 0x11
     HELLO = 0x81
@@ -56,6 +60,7 @@ class FrameType(enum.IntEnum):
     OFFER = 0x84
     LOG = 0x85
     ERROR = 0x86
+    PROOF = 0x87
 
 
 class State(enum.IntEnum):
@@ -119,6 +124,8 @@ class ErrorCode(enum.IntEnum):
     NO_SAMPLES = 9
     WRONG_POSITION = 10  # detail: the position expected of the next sample
     WRONG_LABEL = 11  # detail: the number of classes
+    UNAUTHENTICATED = 12  # detail: the frame type; the node has a key, which the host must prove to have
+    WRONG_MAC = 13  # detail: the frame type; the transfer must be sent again
 
 
 class ProtocolError(ValueError):
@@ -216,6 +223,31 @@ class Hello(Message):
 
 
 @dataclass(frozen=True)
+class Challenge(Message):
+    """Prove that you have the key. Answered by PROOF, or by ERROR (UNKNOWN) if the node has none."""
+
+    type = FrameType.CHALLENGE
+    nonce: bytes16  # the host's: random, another one each time
+
+
+@dataclass(frozen=True)
+class Proof(Message):
+    """The node has the key, and its HELLO is as it said; now the host is to prove that it has it too."""
+
+    type = FrameType.PROOF
+    nonce: bytes16  # the node's
+    mac: bytes16
+
+
+@dataclass(frozen=True)
+class Authenticate(Message):
+    """The host has the key as well: a session begins. Answered by STATUS, or by ERROR (UNAUTHENTICATED)."""
+
+    type = FrameType.AUTHENTICATE
+    mac: bytes16
+
+
+@dataclass(frozen=True)
 class LabelsRequest(Message):
     """How many samples of each label? For classes from `first` on."""
 
@@ -276,6 +308,7 @@ class Commit(Message):
 
     type = FrameType.COMMIT
     round: u16
+    mac: bytes16 = bytes(MAC_BYTES)  # zeros without a key
 
 
 @dataclass(frozen=True)
@@ -318,6 +351,7 @@ class Offer(Message):
     samples: u32  # it was trained on, one epoch's worth
     loss: f32  # mean over the last epoch
     saturated: u32  # as in STATUS
+    mac: bytes16 = bytes(MAC_BYTES)  # zeros without a key
 
 
 @dataclass(frozen=True)

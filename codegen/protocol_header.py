@@ -192,6 +192,8 @@ def protocol_header() -> str:
     constants = [
         f"#define PROTOCOL_VERSION {protocol.PROTOCOL_VERSION}",
         f"#define PROTOCOL_Q8_BLOCK {protocol.Q8_BLOCK}",
+        f"#define PROTOCOL_MAC_BYTES {protocol.MAC_BYTES}",
+        f"#define PROTOCOL_NONCE_BYTES {protocol.NONCE_BYTES}",
     ]
     for prefix, values in _ENUMS:
         constants += ["", *(f"#define {prefix}_{value.name} {value.value}" for value in values)]

@@ -126,7 +126,7 @@ static void fetch(struct peer *p, const struct link_frame *f)
     link_outgoing_begin(&p->out, f->transfer, message.payload, p->size);
     uint8_t payload[MESSAGE_OFFER_SIZE];
     const struct message_offer offer = {message.round, message.encoding, p->size, link_crc32(0, p->blob, p->size), 5,
-                                        0.25f, 0};
+                                        0.25f, 0, {0}};
     send(p, FRAME_OFFER, f->transfer, 0, payload, message_offer_write(payload, &offer));
 }
 

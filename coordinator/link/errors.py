@@ -49,6 +49,10 @@ _WORDS: dict[int, Callable[[int], str]] = {
     ErrorCode.UNSUPPORTED: lambda detail: f"it has no support for {detail} there",
     ErrorCode.NOT_FINITE: lambda detail: f"its loss became NaN or infinite at sample {detail}; lower the learning rate",
     ErrorCode.NO_SAMPLES: lambda _: "it has no samples to train on",
+    ErrorCode.WRONG_POSITION: lambda detail: f"it waits for the sample at position {detail} of the round",
+    ErrorCode.WRONG_LABEL: lambda detail: f"a sample's label is beyond its {detail} classes",
+    ErrorCode.UNAUTHENTICATED: lambda detail: f"it has a key and wants proof of it before {_frame(detail)}",
+    ErrorCode.WRONG_MAC: lambda detail: f"what arrived before {_frame(detail)} was not what this host sent",
 }
 
 

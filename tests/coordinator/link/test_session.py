@@ -350,10 +350,10 @@ HELLO = Hello(PROTOCOL_VERSION, 72, 4, 1, 7, b"12345678", 0, 0, 0, 1, 0, 10, 0, 
 @pytest.mark.parametrize(
     ("hello", "words"),
     [
-        (replace(HELLO, protocol=9).encode(), "speaks protocol 9, this host 3; rebuild and flash it"),
-        (b"\x01much shorter", "speaks protocol 1, this host 3; rebuild and flash it"),
+        (replace(HELLO, protocol=9).encode(), f"speaks protocol 9, this host {PROTOCOL_VERSION}; rebuild and flash it"),
+        (b"\x01much shorter", f"speaks protocol 1, this host {PROTOCOL_VERSION}; rebuild and flash it"),
         (bytes([PROTOCOL_VERSION]) + b"much shorter", "HELLO of 13 bytes; expected 72; host and firmware differ"),
-        (b"", "speaks protocol 0, this host 3; rebuild and flash it"),
+        (b"", f"speaks protocol 0, this host {PROTOCOL_VERSION}; rebuild and flash it"),
         (replace(HELLO, mtu=255).encode(), "mtu 255 and window 4 makes no sense"),
         (replace(HELLO, window=0).encode(), "mtu 72 and window 0 makes no sense"),
     ],

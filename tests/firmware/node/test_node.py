@@ -146,10 +146,12 @@ def test_labels_are_counted_from_any_class_on(fused: MemoryNode, first: int) -> 
     assert fused.ask(LabelsRequest(first)) == Labels(first, tuple(int(count) for count in counts[first:]))
 
 
+# Only for streams (test_stream.py), and for nodes that have a key.
+OTHERS = (FrameType.SAMPLES, FrameType.CHALLENGE, FrameType.AUTHENTICATE)
 LENGTHS: dict[FrameType, tuple[str, str]] = {
     message.type: message.layout()
     for message in BY_TYPE.values()
-    if message.type < 0x80 and message.type != FrameType.SAMPLES  # for streams: test_stream.py
+    if message.type < 0x80 and message.type not in OTHERS
 }
 
 
