@@ -207,7 +207,7 @@ class Hello(Message):
     type = FrameType.HELLO
     protocol: u8
     mtu: u8  # largest payload, both ways
-    window: u8  # chunks in flight, both ways
+    window: u8  # chunks it keeps in flight; the host may WINDOW_MAX
     encodings: u8  # bits, 1 << Encoding
     boot: u32  # another number at every boot
     uid: id8
@@ -398,7 +398,7 @@ class Ack(Message):
     each DATA; the host's asks for more."""
 
     type = FrameType.ACK
-    map: u16  # bit i: chunk `next + 1 + i` has arrived
+    map: u32  # bit i: chunk `next + 1 + i` has arrived
     stalled: u8  # 1: nothing came for a while, send again all that is in flight
 
 

@@ -311,7 +311,7 @@ class Session:
         started = self.loop.time()
         id = self._next_id()
         chunk, ack = await self._exchange(begin, Ack, id, timeout)
-        sender = Sender(blob, begin.payload, self.node.window if self.node else 1, self.loop.time, self._round_trip)
+        sender = Sender(blob, begin.payload, WINDOW_MAX, self.loop.time, self._round_trip)
         sender.acknowledge(chunk, ack.map)
         flow = Sending(self, self.loop.create_future(), id, sender)
         await self._run(flow, begin)

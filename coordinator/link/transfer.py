@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-MAP_BITS = 16  # chunks past the first missing one that an acknowledgement can name
+MAP_BITS = 32  # chunks past the first missing one that an acknowledgement can name
 CHUNKS_MAX = 65535
 
 Clock = Callable[[], float]

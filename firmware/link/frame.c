@@ -5,8 +5,8 @@
 #if LINK_MTU < 72 || LINK_MTU > 248
 #error "LINK_MTU must be 72 (a HELLO) to 248 (one COBS block)"
 #endif
-#if LINK_WINDOW < 1 || LINK_WINDOW > 16
-#error "LINK_WINDOW must be 1 to 16 (the acknowledgement's map)"
+#if LINK_WINDOW < 1 || LINK_WINDOW > 32
+#error "LINK_WINDOW must be 1 to 32 (the acknowledgement's map)"
 #endif
 
 #define HEADER 4

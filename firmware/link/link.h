@@ -14,7 +14,8 @@
 #ifndef LINK_MTU
 #define LINK_MTU 72
 #endif
-/* Chunks in flight, 1 to 16. */
+/* Chunks that this node keeps in flight, 1 to 32. What comes here may run 32 ahead of the first one missing: it needs
+ * no room but the map's. */
 #ifndef LINK_WINDOW
 #define LINK_WINDOW 8
 #endif
@@ -51,10 +52,17 @@ uint16_t link_encode(uint8_t *out, uint8_t type, uint8_t transfer, uint16_t chun
 struct link_incoming {
     uint32_t size, crc; /* as announced */
     uint16_t next;      /* first chunk still missing */
-    uint16_t map;       /* bit i: chunk next + 1 + i is here */
+    uint32_t map;       /* bit i: chunk next + 1 + i is here */
     uint8_t id, payload;
     bool open;
 };
+
+/* A bit for each chunk in flight; wider is slower on an 8-bit chip. */
+#if LINK_WINDOW > 16
+typedef uint32_t link_flight;
+#else
+typedef uint16_t link_flight;
+#endif
 
 struct link_outgoing {
     uint32_t size;
@@ -62,7 +70,7 @@ struct link_outgoing {
     uint16_t fresh;  /* first chunk never sent */
     uint16_t serial; /* counts chunks sent */
     uint16_t sent[LINK_WINDOW]; /* serial of the last sending of chunk c, at c % LINK_WINDOW */
-    uint16_t due;    /* bit i: chunk next + i must be sent (again) */
+    link_flight due; /* bit i: chunk next + i must be sent (again) */
     uint8_t id, payload;
     bool open;
     bool flowing;    /* acknowledged at least once: until then nothing is sent */
@@ -80,7 +88,7 @@ bool link_outgoing_begin(struct link_outgoing *out, uint8_t id, uint8_t payload,
 /* An acknowledgement arrived. A chunk in flight is lost if one sent after it has arrived (the wire keeps order);
  * `stalled` says that nothing has come for a while: everything in flight is due again. `next` may lie past all that
  * was sent: a transfer taken up again. What makes no sense, or is out of date, changes nothing. */
-void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint16_t map, bool stalled);
+void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint32_t map, bool stalled);
 /* The next chunk to send and its place: false if there is none now. */
 bool link_outgoing_next(struct link_outgoing *out, uint16_t *chunk, uint32_t *offset, uint8_t *length);
 

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #define CHUNKS_MAX 65535UL
-#define MAP_BITS 16
+#define MAP_BITS 32
 
 static bool valid(uint8_t payload, uint32_t size)
 {
@@ -52,7 +52,7 @@ uint32_t link_incoming_accept(struct link_incoming *in, uint16_t chunk, uint8_t 
     if (ahead > MAP_BITS) {
         return UINT32_MAX;
     }
-    const uint16_t bit = (uint16_t)(1U << (ahead - 1));
+    const uint32_t bit = UINT32_C(1) << (ahead - 1);
     if (in->map & bit) {
         return UINT32_MAX;
     }
@@ -86,7 +86,13 @@ static bool later(uint16_t a, uint16_t b)
     return (uint16_t)(a - b) - 1U < 0x7FFFU;
 }
 
-void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint16_t map, bool stalled)
+/* By as many bits as there are chunks in flight at most, which may be all of them. */
+static link_flight shifted(link_flight bits, uint16_t by)
+{
+    return (link_flight)(by < LINK_WINDOW ? (uint32_t)bits >> by : 0);
+}
+
+void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint32_t map, bool stalled)
 {
     const bool beyond = next != 0 && (uint32_t)(next - 1U) * out->payload >= out->size;
     if (!out->open || next < out->next || beyond) {
@@ -98,12 +104,11 @@ void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint16_
         out->flowing = true;
         return;
     }
-    /* Bit i: chunk next + i has arrived; only chunks in flight can have. */
-    const uint32_t arrived = (uint32_t)map << 1;
     const uint16_t flight = (uint16_t)(out->fresh - next);
-    if (arrived >> flight != 0) {
-        return;
+    if (flight == 0 ? map != 0 : map >> (flight - 1) != 0) {
+        return; /* only chunks in flight can have arrived */
     }
+    const link_flight arrived = (link_flight)(map << 1); /* bit i: chunk next + i has */
     bool any = false;
     uint16_t newest = 0;
     for (uint16_t chunk = out->next; chunk != out->fresh; chunk++) {
@@ -114,13 +119,13 @@ void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint16_
             any = true;
         }
     }
-    out->due = (uint16_t)((uint32_t)out->due >> (next - out->next));
+    out->due = shifted(out->due, (uint16_t)(next - out->next));
     out->next = next;
     out->flowing = true;
     for (uint16_t i = 0; i < flight; i++) {
-        const uint16_t bit = (uint16_t)(1U << i);
-        if ((arrived >> i) & 1U) {
-            out->due &= (uint16_t)~bit;
+        const link_flight bit = (link_flight)((link_flight)1 << i);
+        if (arrived & bit) {
+            out->due &= (link_flight)~bit;
         } else if (stalled || (any && later(newest, out->sent[(uint16_t)(next + i) % LINK_WINDOW]))) {
             out->due |= bit;
         }
@@ -138,7 +143,7 @@ bool link_outgoing_next(struct link_outgoing *out, uint16_t *chunk, uint32_t *of
         while ((((uint32_t)out->due >> i) & 1U) == 0) {
             i++;
         }
-        out->due &= (uint16_t)~(1U << i);
+        out->due &= (link_flight)~((link_flight)1 << i);
         pick = (uint16_t)(out->next + i);
     } else if ((uint16_t)(out->fresh - out->next) < LINK_WINDOW && (uint32_t)out->fresh * out->payload < out->size) {
         out->fresh++;

@@ -71,7 +71,7 @@ async def there_and_back(session: Session) -> bytes:
     return blob
 
 
-@pytest.mark.parametrize(("mtu", "window"), [(72, 1), (120, 8), (248, 16)])
+@pytest.mark.parametrize(("mtu", "window"), [(72, 1), (120, 8), (248, 32)])
 def test_there_and_back(make_peer: MakePeer, mtu: int, window: int) -> None:
     async def work(session: Session) -> None:
         assert await there_and_back(session) == BLOB

@@ -30,7 +30,7 @@ class CIncoming(ctypes.Structure):
         ("size", c_uint32),
         ("crc", c_uint32),
         ("next", c_uint16),
-        ("map", c_uint16),
+        ("map", c_uint32),
         ("id", c_uint8),
         ("payload", c_uint8),
         ("open", c_bool),
@@ -51,7 +51,12 @@ class Link:
         decoder = [("buffer", c_uint8 * (mtu + 7)), ("length", c_uint8), ("bad", c_bool), ("rejected", c_uint16)]
         self._decoder = type("CDecoder", (ctypes.Structure,), {"_fields_": decoder})
         words = [(name, c_uint16) for name in ("next", "fresh", "serial")]
-        tail = [("sent", c_uint16 * window), ("due", c_uint16), ("id", c_uint8), ("payload", c_uint8)]
+        tail = [
+            ("sent", c_uint16 * window),
+            ("due", c_uint32 if window > 16 else c_uint16),
+            ("id", c_uint8),
+            ("payload", c_uint8),
+        ]
         fields = [("size", c_uint32), *words, *tail, ("open", c_bool), ("flowing", c_bool)]
         self._outgoing = type("COutgoing", (ctypes.Structure,), {"_fields_": fields})
 

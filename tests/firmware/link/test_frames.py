@@ -114,7 +114,7 @@ int main(void)
         for (uint8_t i = 0; at != UINT32_MAX && i < frame.length; i++) {
             blob[at + i] = frame.payload[i];
         }
-        link_outgoing_acknowledge(&out, frame.chunk, (uint16_t)(frame.type << 8 | frame.length), frame.transfer & 1);
+        link_outgoing_acknowledge(&out, frame.chunk, (uint32_t)frame.type << 8 | frame.length, frame.transfer & 1);
         uint16_t chunk;
         uint32_t offset;
         uint8_t length;

@@ -17,16 +17,16 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize("mtu", [72, 248])
+@pytest.mark.parametrize(("mtu", "window"), [(72, 16), (248, 32)])
 @pytest.mark.parametrize("compiler", TARGETS)
-def test_needs_nothing(compile_program: CompileProgram, compiler: str, mtu: int) -> None:
+def test_needs_nothing(compile_program: CompileProgram, compiler: str, mtu: int, window: int) -> None:
     for source in SOURCES:
-        flags = (*TARGETS[compiler], f"-DLINK_MTU={mtu}", "-DLINK_WINDOW=16", "-c", "-fno-pic")
+        flags = (*TARGETS[compiler], f"-DLINK_MTU={mtu}", f"-DLINK_WINDOW={window}", "-c", "-fno-pic")
         compiled = compile_program((source,), flags, compiler)
         assert undefined(compiler, compiled) <= {"memset", "link_crc16"}
 
 
-@pytest.mark.parametrize("wrong", ["-DLINK_MTU=71", "-DLINK_MTU=249", "-DLINK_WINDOW=0", "-DLINK_WINDOW=17"])
+@pytest.mark.parametrize("wrong", ["-DLINK_MTU=71", "-DLINK_MTU=249", "-DLINK_WINDOW=0", "-DLINK_WINDOW=33"])
 def test_impossible_sizes_do_not_compile(wrong: str) -> None:
     frame = next(source for source in SOURCES if source.name == "frame.c")
     command = [require("gcc"), "-fsyntax-only", wrong, str(frame)]

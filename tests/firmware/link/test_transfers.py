@@ -136,7 +136,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("window", [1, 5, 16])
+@pytest.mark.parametrize("window", [1, 5, 16, 17, 32])
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS.keys())
 def test_to_the_bit_both_ways(make_link: MakeLink, faults: tuple[float, float, float], window: int) -> None:
     link = make_link(248, window)
