@@ -149,9 +149,7 @@ def test_labels_are_counted_from_any_class_on(fused: MemoryNode, first: int) -> 
 # Only for streams (test_stream.py), and for nodes that have a key.
 OTHERS = (FrameType.SAMPLES, FrameType.CHALLENGE, FrameType.AUTHENTICATE)
 LENGTHS: dict[FrameType, tuple[str, str]] = {
-    message.type: message.layout()
-    for message in BY_TYPE.values()
-    if message.type < 0x80 and message.type not in OTHERS
+    message.type: message.layout() for message in BY_TYPE.values() if message.type < 0x80 and message.type not in OTHERS
 }
 
 
