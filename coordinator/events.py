@@ -118,7 +118,7 @@ class RoundStarted(Event):
 @dataclass(frozen=True)
 class NodeProgress(Event):
     """Where a node is in its round. `done` of `total` are bytes while sending and fetching, samples while training; the
-    link's figures count from the beginning of the run, goodput in bytes a second. Not journaled."""
+    link's counts are from the beginning of the run, its times and rates the last ones. Not journaled."""
 
     node: str
     round: int
@@ -126,8 +126,11 @@ class NodeProgress(Event):
     done: int = 0
     total: int = 0
     loss: float | None = None
-    goodput: float = 0.0
+    goodput: float = 0.0  # bytes a second
     retransmissions: int = 0
+    round_trip: float | None = None  # seconds
+    frames_rejected: int = 0  # that came damaged, either way
+    resets: int = 0  # times that the node started anew
 
 
 @dataclass(frozen=True)

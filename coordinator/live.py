@@ -66,8 +66,7 @@ class NodeRow:
     done: int = 0
     total: int = 0
     loss: float | None = None
-    goodput: float = 0.0  # bytes a second
-    retransmissions: int = 0
+    link: NodeProgress | None = None  # whose link figures are the last
 
 
 @dataclass
@@ -105,7 +104,7 @@ class View:
             case NodeProgress():
                 row = self.row(event.node)
                 row.state, row.done, row.total = event.stage, event.done, event.total
-                row.goodput, row.retransmissions = event.goodput, event.retransmissions
+                row.link = event
                 if event.loss is not None and (event.done or event.stage != "training"):
                     row.loss = event.loss
             case NodeAnswered():
@@ -144,15 +143,15 @@ class View:
         )
         rows = list(self.nodes.items())
         shown = rows if height is None else rows[: max(1, height - 7)]
-        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
         narrow = width < PICTURE_WIDTH
         for head in ("node",) if narrow else ("node", "board"):  # what is cut short if there is no room for all
             table.add_column(head, no_wrap=True)
         for head in ("tier", "state"):
             table.add_column(head, no_wrap=True, min_width=8)
-        table.add_column("progress", width=10 if narrow else 20)
-        for head in ("loss", "link", "resent"):
-            table.add_column(head, justify="right", no_wrap=True, min_width=6)
+        table.add_column("" if narrow else "progress", width=6 if narrow else 14)
+        for head in ("loss", "kB/s", "ms", "resent", "CRC", "resets"):
+            table.add_column(head, justify="right", no_wrap=True, min_width=5 if head in ("loss", "kB/s") else 3)
         for name, row in shown:
             what = (name, row.tier) if narrow else (name, row.board, row.tier)
             table.add_row(*what, Text(row.state, STYLES.get(row.state, "")), _bar(row), *_figures(row))
@@ -187,10 +186,14 @@ def _bar(row: NodeRow) -> RenderableType:
     return ProgressBar(total, total if finished else min(row.done, total), complete_style="blue", finished_style="blue")
 
 
-def _figures(row: NodeRow) -> tuple[str, str, str]:
-    loss = "" if row.loss is None else f"{row.loss:.3f}"
-    link = f"{row.goodput / 1000:,.0f} kB/s" if row.goodput else ""
-    return loss, link, "" if row.state == "absent" else str(row.retransmissions)
+def _figures(row: NodeRow) -> tuple[str, ...]:
+    """Return loss, kB/s, round trip in ms, retransmissions, damaged frames either way, and resets."""
+    loss, link = "" if row.loss is None else f"{row.loss:.3f}", row.link
+    if link is None:
+        return loss, "", "", "", "", ""
+    goodput = f"{link.goodput / 1000:,.0f}" if link.goodput else ""
+    trip = "" if link.round_trip is None else f"{1000 * link.round_trip:.{1 if link.round_trip < 0.01 else 0}f}"
+    return loss, goodput, trip, *(str(count) for count in (link.retransmissions, link.frames_rejected, link.resets))
 
 
 def notice(event: Event) -> str | None:

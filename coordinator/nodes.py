@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from codegen.planner import EncodingChoice, Plan
@@ -25,6 +26,7 @@ from coordinator.deltas import UpdateError, decode
 from coordinator.errors import TierfedError
 from coordinator.events import NodeLog, NodeProgress, NodeTraffic, Observer, Stage
 from coordinator.link.errors import LinkError, NodeError
+from coordinator.link.flows import LinkStatistics
 from coordinator.link.session import Session
 from coordinator.rounds import NodeUnavailable, Order, Update
 from coordinator.shares import Share
@@ -70,8 +72,7 @@ class LinkNode:
         self._hello: Hello | None = None
         self._in_step = False  # the last exchange ended as it should
         self._reports: asyncio.Queue[Status | LinkError] = asyncio.Queue()
-        self._counted = (0, 0, 0, 0)  # of the session, up to the last NodeTraffic
-        self._retransmissions = 0  # of all sessions
+        self._counted = LinkStatistics()  # up to the last NodeTraffic
 
     @property
     def hello(self) -> Hello:
@@ -176,7 +177,9 @@ class LinkNode:
             await self._session.close()
         self._progress(0, "connecting")
         session, self._hello = await self._connect()
-        self._session, self._counted = session, (0, 0, 0, 0)
+        if self._session is not None:
+            session.stats.go_on_from(self._session.stats)
+        self._session = session
         session.on_status = self._reports.put_nowait
         session.on_error = self._reports.put_nowait
         session.on_lost = self._reports.put_nowait
@@ -260,19 +263,17 @@ class LinkNode:
         return 0 if stats is None else stats.bytes_down if stage == "sending" else stats.bytes_up
 
     def _progress(self, number: int, stage: Stage, done: int = 0, total: int = 0, loss: float | None = None) -> None:
-        goodput, again = 0.0, self._retransmissions
-        if self._session is not None:
-            goodput = self._session.stats.goodput
-            again += self._session.stats.retransmissions - self._counted[2]
-        self._observer(NodeProgress(self.name, number, stage, done, total, loss, goodput, again))
+        stats = self._session.stats if self._session is not None else LinkStatistics()
+        rejected = stats.frames_rejected + stats.node_rejected
+        figures = (stats.goodput, stats.retransmissions, stats.round_trip, rejected, stats.resets)
+        self._observer(NodeProgress(self.name, number, stage, done, total, loss, *figures))
 
     def _account(self, number: int) -> None:
         """Tell what the round cost on the wire so far, also when it failed."""
         if self._session is None:
             return
-        stats = self._session.stats
-        now = (stats.bytes_down, stats.bytes_up, stats.retransmissions, stats.frames_rejected)
-        down, up, again, rejected = (new - old for new, old in zip(now, self._counted, strict=True))
+        now, before = replace(self._session.stats), self._counted
         self._counted = now
-        self._retransmissions += again
-        self._observer(NodeTraffic(self.name, number, down, up, again, rejected))
+        keys = ("bytes_down", "bytes_up", "retransmissions", "frames_rejected", "node_rejected", "resets")
+        counts = {key: getattr(now, key) - getattr(before, key) for key in keys}
+        self._observer(NodeTraffic(self.name, number, **counts, goodput=now.goodput, round_trip=now.round_trip))

@@ -12,7 +12,6 @@ from typing import Any
 from .errors import RunFileError, naming
 from .events import (
     Evaluated,
-    NodeAnswered,
     NodeConnected,
     NodeMissing,
     NodeTraffic,
@@ -22,6 +21,7 @@ from .events import (
 )
 from .journal import Line, of_kind, read_journal
 from .plot import line_plot
+from .tally import Tally, tally
 
 LIVE_PICTURE = "live.svg"  # in the run's folder: the live table as it looked in the last round
 SETTINGS = "federation.json"  # in the run's folder: the federation file, defaults written out
@@ -38,10 +38,23 @@ class NodeLine:
     batch: str = ""
     encoding: str = ""
     rounds: int = 0
+    refused: int = 0
     loss: str = ""
-    bytes_down: str = ""
-    bytes_up: str = ""
-    retransmissions: str = ""
+
+
+@dataclass(frozen=True)
+class LinkLine:
+    """A line of the link table; text, ready to show."""
+
+    name: str
+    bytes_down: str
+    bytes_up: str
+    goodput: str
+    round_trip: str
+    retransmissions: int
+    node_rejected: int
+    frames_rejected: int
+    resets: int
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,7 @@ def _content(folder: Path, lines: list[Line]) -> dict[str, Any]:
         "plot": accuracy_plot(rounds),
         "warnings": warnings(lines),
         "nodes": node_table(lines),
+        "links": link_table(lines),
         "history": rounds,
         "settings": _settings(folder, started[-1], ended),
     }
@@ -137,16 +151,30 @@ def node_table(lines: list[Line]) -> list[NodeLine]:
         node.board, node.tier, node.encoding = line["board"], line["tier"], line["encoding"]
         node.samples, node.batch = f"{line['samples']:,}", str(line["batch"])
     for name, node in nodes.items():
-        answers = [line for line in of_kind(lines, NodeAnswered) if line["node"] == name]
-        traffic = [line for line in of_kind(lines, NodeTraffic) if line["node"] == name]
-        node.rounds = len({line["round"] for line in answers})
-        node.loss = f"{answers[-1]['loss']:.4f}" if answers else ""
-        if traffic:
-            node.bytes_down, node.bytes_up = (
-                f"{sum(line[key] for line in traffic) / 1000:,.1f}" for key in ("bytes_down", "bytes_up")
-            )
-            node.retransmissions = str(sum(line["retransmissions"] for line in traffic))
+        did = tally(lines, name)
+        node.rounds, node.refused = did.rounds, did.refused
+        node.loss = "" if did.loss is None else f"{did.loss:.4f}"
     return list(nodes.values())
+
+
+def link_table(lines: list[Line]) -> list[LinkLine]:
+    """Return what the wire of every node that was there carried over the whole run."""
+    names = dict.fromkeys(line["node"] for line in of_kind(lines, NodeTraffic))
+    return [_link(name, tally(lines, name)) for name in names]
+
+
+def _link(name: str, did: Tally) -> LinkLine:
+    return LinkLine(
+        name=name,
+        bytes_down=f"{did.bytes_down / 1000:,.1f}",
+        bytes_up=f"{did.bytes_up / 1000:,.1f}",
+        goodput="" if did.goodput is None else f"{did.goodput / 1000:,.1f}",
+        round_trip="" if did.round_trip is None else f"{1000 * did.round_trip:.1f}",
+        retransmissions=did.retransmissions,
+        node_rejected=did.node_rejected,
+        frames_rejected=did.frames_rejected,
+        resets=did.resets,
+    )
 
 
 def warnings(lines: list[Line]) -> list[str]:

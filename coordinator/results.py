@@ -17,10 +17,11 @@ from codegen.model_file import load_keras
 from codegen.planner import Plan, best, plan
 from coordinator.aggregation import Weights
 from coordinator.data import Dataset, load_dataset
-from coordinator.events import Evaluated, NodeAnswered, NodeTraffic, RoundAggregated, RunStarted
+from coordinator.events import Evaluated, RoundAggregated, RunStarted
 from coordinator.federation import Federation
 from coordinator.global_model import global_model
 from coordinator.journal import Line, event_name, of_kind, weights_sha256, write_durably
+from coordinator.tally import tally
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,13 @@ class NodeSummary:
     bytes_up: int
     retransmissions: int
     saturated: int  # times that a fixed-point weight or logit was held at its limit
+    frames_rejected: int  # that came damaged from the node
+    node_rejected: int  # that came damaged to the node
+    resets: int  # times that it started anew
+    goodput: float | None  # bytes a second of a transfer's content; median of the rounds
+    round_trip: float | None  # seconds, median of the rounds
+    rounds_refused: int  # in which its update was not believed
+    quarantined: str  # why; empty if it is not
 
 
 @dataclass(frozen=True)
@@ -110,21 +118,26 @@ def summarise(inputs: Inputs, lines: Sequence[Line], fingerprint: str, digest: s
     federation = inputs.federation
     aggregated = {line["round"]: line for line in of_kind(lines, RoundAggregated)}
     evaluated = {line["round"]: line["accuracy"] for line in of_kind(lines, Evaluated)}
-    answers = of_kind(lines, NodeAnswered)
     nodes = []
     for spec in federation.nodes():
-        held = {line["round"]: line.get("saturated", 0) for line in answers if line["node"] == spec.name}
-        traffic = [line for line in of_kind(lines, NodeTraffic) if line["node"] == spec.name]
+        did = tally(lines, spec.name)
         nodes.append(
             NodeSummary(
                 name=spec.name,
                 board=spec.board,
                 tier=inputs.plans[spec.board].sub_model.tier.name,
-                rounds_answered=sum(spec.name in line["answered"] for line in aggregated.values()),
-                bytes_down=sum(line["bytes_down"] for line in traffic),
-                bytes_up=sum(line["bytes_up"] for line in traffic),
-                retransmissions=sum(line["retransmissions"] for line in traffic),
-                saturated=sum(held.values()),
+                rounds_answered=did.rounds,
+                bytes_down=did.bytes_down,
+                bytes_up=did.bytes_up,
+                retransmissions=did.retransmissions,
+                saturated=did.saturated,
+                frames_rejected=did.frames_rejected,
+                node_rejected=did.node_rejected,
+                resets=did.resets,
+                goodput=did.goodput,
+                round_trip=did.round_trip,
+                rounds_refused=did.refused,
+                quarantined=did.quarantined,
             )
         )
     return Summary(

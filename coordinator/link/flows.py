@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import Protocol
 
-from codegen.protocol import Ack, FrameType
+from codegen.protocol import Ack, FrameType, Status
 from coordinator.link.errors import LinkTimeout
 from coordinator.link.frames import Frame, encode
 from coordinator.link.transfer import Receiver, Sender
@@ -18,14 +18,43 @@ _DONE = Frame(0, 0, 0, b"")
 
 @dataclass
 class LinkStatistics:
-    """What a session has moved. Bytes are those on the wire; times in seconds."""
+    """What a session has moved, and those before it that it goes on from. Bytes are those on the wire; times in
+    seconds."""
 
     bytes_down: int = 0  # to the node
     bytes_up: int = 0
     retransmissions: int = 0  # frames sent again, either way, as far as can be seen from here
     frames_rejected: int = 0  # damaged or not frames at all, received here
+    node_rejected: int = 0  # the same, received there, by what STATUS says
+    resets: int = 0  # times that the node started anew
     goodput: float = 0.0  # bytes a second of the last transfer's content
     round_trip: float | None = None  # smoothed; None before the first transfer
+    boot: int | None = None  # id of the node's boot, as it said last
+    boot_rejected: int | None = None  # by that boot's last STATUS, u16; None: not said yet
+
+    def booted(self, boot: int) -> None:
+        """Take in the boot id of a HELLO or STATUS."""
+        if self.boot not in (None, boot):
+            self.resets += 1
+            self.boot_rejected = 0
+        self.boot = boot
+
+    def heard(self, status: Status) -> None:
+        """Take in a STATUS. What the node rejected before the first one was another run's."""
+        self.booted(status.boot)
+        more = 0 if self.boot_rejected is None else status.rejected - self.boot_rejected & 0xFFFF
+        if more < 0x8000:  # else it is an older STATUS that came late
+            self.node_rejected += more
+            self.boot_rejected = status.rejected
+
+    def go_on_from(self, earlier: LinkStatistics) -> None:
+        """Count on from where an earlier session with the same node ended."""
+        for name in ("bytes_down", "bytes_up", "retransmissions", "frames_rejected", "node_rejected", "resets"):
+            setattr(self, name, getattr(self, name) + getattr(earlier, name))
+        self.goodput, self.round_trip = self.goodput or earlier.goodput, self.round_trip or earlier.round_trip
+        if None not in (earlier.boot, self.boot) and earlier.boot != self.boot:
+            self.resets += 1
+            self.boot_rejected = self.boot_rejected or 0
 
 
 class Wire(Protocol):

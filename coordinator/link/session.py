@@ -130,11 +130,12 @@ class Session:
     # What the port calls
 
     def _on_data(self, data: bytes) -> None:
+        before = self._decoder.rejected
         frames = self._decoder.feed(data)
         if frames:
             self._heard = self.loop.time()
         self.stats.bytes_up += len(data)
-        self.stats.frames_rejected = self._decoder.rejected
+        self.stats.frames_rejected += self._decoder.rejected - before
         touched: set[Waiter] = set()
         for frame in frames:
             waiter = self._waiting.get(frame.transfer)
@@ -169,8 +170,11 @@ class Session:
                 self._log(Log.decode(frame.payload).text)
             elif frame.transfer != 0:
                 return  # the late answer to a request that was given up
-            elif frame.type == FrameType.STATUS and self.on_status:
-                self.on_status(Status.decode(frame.payload))
+            elif frame.type == FrameType.STATUS:
+                status = Status.decode(frame.payload)
+                self.stats.heard(status)
+                if self.on_status:
+                    self.on_status(status)
             elif frame.type == FrameType.ERROR:
                 error = self._node_error(frame)
                 for waiter in list(self._waiting.values()):
@@ -240,9 +244,12 @@ class Session:
 
     def _decode(self, message: type[M], frame: Frame) -> M:
         try:
-            return message.decode(frame.payload)
+            decoded = message.decode(frame.payload)
         except ProtocolError as problem:
             raise LinkError(f"{self.name}: {problem}; host and firmware differ: rebuild and flash it") from None
+        if isinstance(decoded, Status):
+            self.stats.heard(decoded)
+        return decoded
 
     async def request(self, message: Message, reply: type[M], timeout: float = 1.0, retries: int = 4) -> M:
         """Send `message` until `reply` comes, at most `retries` more times, `timeout` seconds apart."""
@@ -270,6 +277,7 @@ class Session:
         if not MTU_MIN <= hello.mtu <= MTU_MAX or not 1 <= hello.window <= WINDOW_MAX:
             raise LinkError(f"{self.name}: HELLO with mtu {hello.mtu} and window {hello.window} makes no sense")
         self.node = hello
+        self.stats.booted(hello.boot)
         return hello
 
     async def labels(self, classes: int) -> tuple[int, ...]:

@@ -5,23 +5,28 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
 from rich.console import Console
 
 from coordinator.events import (
     Evaluated,
     Event,
     NodeAnswered,
+    NodeBack,
     NodeConnected,
     NodeFailed,
     NodeLog,
+    NodeLost,
     NodeMissing,
     NodeProgress,
+    NodeQuarantined,
+    NodeRefused,
     RoundAggregated,
     RoundStarted,
     RunEnded,
     RunStarted,
 )
-from coordinator.live import View, Watcher, svg
+from coordinator.live import View, Watcher, notice, svg
 
 RUN: list[Event] = [
     RunStarted("mnist", "f" * 64, 2, ("big", "small", "gone")),
@@ -31,7 +36,7 @@ RUN: list[Event] = [
     Evaluated(0, {"expanded": 0.1, "micro": 0.11}),
     RoundStarted(1, ("big", "small"), 0.1),
     NodeProgress("big", 1, "sending", 100, 1000, None, 48_200.0, 2),
-    NodeProgress("big", 1, "training", 500, 1000, 1.234, 48_200.0, 2),
+    NodeProgress("big", 1, "training", 500, 1000, 1.234, 48_200.0, 2, 0.0213, 5, 1),
     NodeProgress("small", 1, "training", 0, 300, 0.0, 11_000.0, 0),
     NodeLog("small", "brownout [red]detected"),
     NodeAnswered("big", 1, 1000, 0.9, 2.0),
@@ -70,8 +75,8 @@ def _view(events: list[Event]) -> View:
 def test_a_frame_tells_what_every_node_does() -> None:
     lines = _text(_view(_upto(NodeProgress, 2))).splitlines()
     assert lines[0].startswith("mnist  round 1 of 2  0:0")
-    assert re.fullmatch(r"big +esp32dev +expanded +training +[━╸╺]+ +1\.234 +48 kB/s +2 *", lines[3])
-    assert re.fullmatch(r"small +megaatmega2560 +micro +idle +0 *", lines[4])
+    assert re.fullmatch(r"big +esp32dev +expanded +training +[━╸╺]+ +1\.234 +48 +21 +2 +5 +1 *", lines[3])
+    assert re.fullmatch(r"small +megaatmega2560 +micro +idle *", lines[4])
     assert re.fullmatch(r"gone +uno_r4_minima +absent *", lines[5])
     assert lines[-1].strip() == "accuracy after round 0: expanded 10.0 %  micro 11.0 %"
 
@@ -82,18 +87,41 @@ def test_eighty_columns_hold_every_state_and_figure() -> None:
         [
             RunStarted("mnist", "f", 1, (long,)),
             NodeConnected(long, "megaatmega2560", "expanded", "uid", "port", 9, 8, "weights", "m", "f"),
-            NodeProgress(long, 1, "connecting", 0, 1, 1.2345, 1_234_567.0, 12345),
+            NodeProgress(long, 1, "connecting", 0, 1, 12.345, 1_234_567.0, 12345, 1.5, 999, 10),
+            NodeQuarantined(long, 1, "it lies"),
         ]
     )
     console = Console(file=io.StringIO(), width=80, record=True)
     console.print(view.render(width=80))
-    assert re.search(rf"{long} +expanded +connecting +1\.234 +1,235 kB/s +12345 *\n", console.export_text())
+    head = "node +tier +state +loss +kB/s +ms +resent +CRC +resets *\n"
+    figures = r" +12\.345 +1,235 +1500 +12345 +999 +10 *\n"
+    assert re.search(rf"{head}{long} +expanded +quarantined{figures}", console.export_text())
 
 
 def test_a_frame_after_a_round() -> None:
     text = _text(_view(_upto(RoundAggregated)))
     assert re.search(r"big .* done .* 0\.900 ", text)
     assert re.search(r"small .* lost ", text)
+
+
+BEFALLEN: list[tuple[Event, str, str]] = [
+    (NodeLost("big", 2, "the port vanished"), "lost", "big: the port vanished; looking for it"),
+    (NodeBack("big", 2, "/dev/ttyUSB1", True), "idle", "big: back on /dev/ttyUSB1, where it was"),
+    (NodeBack("big", 2, "/dev/ttyUSB1", False), "idle", "big: back on /dev/ttyUSB1, started anew"),
+    (NodeRefused("big", 2, "it lies"), "refused", "big: it lies; round 2 does not take its update"),
+    (
+        NodeQuarantined("big", 2, "it lies"),
+        "quarantined",
+        "big: it lies; it is quarantined: no later round asks it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "state", "line"), BEFALLEN)
+def test_what_befalls_a_node_is_said_and_shown(event: Event, state: str, line: str) -> None:
+    view = _view([*_upto(RoundStarted, 2), event])
+    assert re.search(rf"big +esp32dev +expanded +{state} ", _text(view))
+    assert notice(event) == line
 
 
 def test_a_new_round_starts_idle_and_keeps_the_loss() -> None:

@@ -13,14 +13,17 @@ import pytest
 
 from coordinator.cli import main
 from coordinator.errors import RunFileError
-from coordinator.events import Event, NodeAnswered, NodeTraffic, PlanNoted
+from coordinator.events import Event, NodeAnswered, NodeRefused, NodeTraffic, PlanNoted
 from coordinator.journal import Journal
 from coordinator.live import notice
 from coordinator.plot import BOTTOM, HEIGHT, LABEL_GAP, LEFT, RIGHT, TOP, WIDTH, line_plot
-from coordinator.report import history, node_table, warnings, write_pictures, write_report
+from coordinator.report import LinkLine, history, link_table, node_table, warnings, write_pictures, write_report
 from tests.coordinator.test_live import RUN
 
-TRAFFIC = [NodeTraffic("big", 1, 80_000, 21_500, 2, 0), NodeTraffic("big", 2, 80_000, 21_500, 1, 0)]
+TRAFFIC = [
+    NodeTraffic("big", 1, 80_000, 21_500, 2, 3, 3, 40_000.0, None, 0),
+    NodeTraffic("big", 2, 80_000, 21_500, 1, 1, 0, 60_000.0, 0.0205, 1),
+]
 
 
 def _run(folder: Path, events: list[Event]) -> Path:
@@ -71,18 +74,15 @@ def test_names_of_others_are_not_markup(tmp_path: Path) -> None:
     assert "&lt;b&gt;" in page
 
 
-def test_the_node_table_adds_up_the_rounds(tmp_path: Path) -> None:
-    with Journal(_run(tmp_path / "run", [*RUN, *TRAFFIC]), resume=True) as journal:
+def test_the_tables_add_up_the_rounds(tmp_path: Path) -> None:
+    refused = [NodeRefused("small", 1, "it lies"), NodeRefused("small", 1, "it lies")]
+    with Journal(_run(tmp_path / "run", [*RUN, *TRAFFIC, *refused]), resume=True) as journal:
         big, small, gone = node_table(journal.lines)
-    assert (big.rounds, big.loss, big.bytes_down, big.bytes_up, big.retransmissions) == (
-        2,
-        "0.7000",
-        "160.0",
-        "43.0",
-        "3",
-    )
-    assert (small.tier, small.samples, small.rounds, small.bytes_up) == ("micro", "300", 1, "")
+        links = link_table(journal.lines)
+    assert (big.rounds, big.refused, big.loss) == (2, 0, "0.7000")
+    assert (small.tier, small.samples, small.rounds, small.refused) == ("micro", "300", 1, 1)
     assert (gone.board, gone.tier, gone.rounds) == ("uno_r4_minima", "", 0)
+    assert links == [LinkLine("big", "160.0", "43.0", "50.0", "20.5", 3, 3, 4, 1)]
 
 
 def test_a_round_run_again_after_a_crash_counts_once(tmp_path: Path) -> None:
