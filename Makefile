@@ -1,9 +1,10 @@
-# make demo · make test · make setup · make clean      Needs Python 3.11 to 3.13, a C compiler and PyPI, nothing else.
+# make demo · make test · make fuzz · make setup · make clean   Needs Python 3.11 to 3.13, a C compiler and PyPI.
 
 PYTHON ?= python3
+MINUTES ?= 5
 BIN := .venv/bin
 
-.PHONY: setup demo test clean
+.PHONY: setup demo test fuzz clean
 
 setup: .venv/ready
 	@$(BIN)/python -m boards.seed
@@ -26,6 +27,10 @@ test: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# needs clang; what is found is kept in build/fuzz
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 clean:
 	rm -rf .pio .platformio .tierfed platformio.local.ini runs/demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis

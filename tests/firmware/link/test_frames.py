@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import subprocess
 import zlib
 from binascii import crc_hqx
 
@@ -12,8 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coordinator.link.frames import Decoder, Frame, encode
-from tests.firmware.conftest import CompileProgram
-from tests.firmware.link.clink import SOURCES, Link
+from tests.firmware.link.clink import Link
 from tests.firmware.link.conftest import MakeLink
 
 bytes_with_zeros = st.lists(st.sampled_from([0, 0, 1, 2, 254, 255]) | st.integers(0, 255), max_size=248).map(bytes)
@@ -86,77 +83,3 @@ def test_repeated_delimiters_are_no_frames(link: Link) -> None:
     decoder = link.decoder()
     assert decoder.feed(b"\0\0\0" + encode(1, 0, 0) + b"\0\0") == [Frame(1, 0, 0, b"")]
     assert decoder.rejected == 0
-
-
-_FUZZ = """
-#include "link.h"
-#include <stdio.h>
-#include <string.h>
-
-/* Everything that a wire can do to the link: decode each byte, and treat every frame as every kind of message. */
-int main(void)
-{
-    static struct link_decoder decoder;
-    struct link_incoming in;
-    struct link_outgoing out;
-    struct link_frame frame;
-    static uint8_t blob[1000];
-    link_decoder_reset(&decoder);
-    link_incoming_begin(&in, 1, 50, sizeof blob, 0);
-    link_outgoing_begin(&out, 1, 50, sizeof blob);
-    unsigned long count = 0;
-    for (int byte = getchar(); byte != EOF; byte = getchar()) {
-        if (!link_decode(&decoder, (uint8_t)byte, &frame)) {
-            continue;
-        }
-        count++;
-        const uint32_t at = link_incoming_accept(&in, frame.chunk, frame.length);
-        for (uint8_t i = 0; at != UINT32_MAX && i < frame.length; i++) {
-            blob[at + i] = frame.payload[i];
-        }
-        link_outgoing_acknowledge(&out, frame.chunk, (uint32_t)frame.type << 8 | frame.length, frame.transfer & 1);
-        uint16_t chunk;
-        uint32_t offset;
-        uint8_t length;
-        uint8_t turns = 0;
-        while (link_outgoing_next(&out, &chunk, &offset, &length)) {
-            static uint8_t wire[LINK_FRAME_MAX];
-            if (++turns > LINK_WINDOW) {
-                return 2;
-            }
-            memcpy(wire + LINK_PAYLOAD_AT, blob + offset, length);
-            link_encode(wire, 0x10, 1, chunk, length);
-        }
-        if (count % 40 == 0) {
-            link_incoming_begin(&in, 1, frame.length, frame.transfer * 3U, 0);
-            link_outgoing_begin(&out, 1, frame.length, frame.transfer * 3U);
-        }
-    }
-    printf("%lu %u", count, (unsigned)decoder.rejected);
-    return 0;
-}
-"""
-
-
-def test_nothing_on_a_wire_upsets_the_sanitizers(
-    compile_program: CompileProgram, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    source = tmp_path_factory.mktemp("fuzz") / "fuzz.c"
-    source.write_text(_FUZZ)
-    flags = ("-O1", "-g", f"-I{SOURCES[0].parent}", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    program = compile_program((*SOURCES, source), (*flags, "-DLINK_MTU=72", "-DLINK_WINDOW=5"))
-    chance = random.Random(1)
-    wire = bytearray()
-    for _ in range(20_000):
-        kind = chance.random()
-        length = chance.choice([0, 1, 49, 50, 72, chance.randrange(90)])
-        if kind < 0.2:
-            wire += chance.randbytes(length)
-        else:
-            frame = encode(chance.choice([0, 0, 1, 128]), chance.randrange(256), chance.randrange(24), bytes(length))
-            wire += frame if kind < 0.9 else frame[: chance.randrange(len(frame))]
-    done = subprocess.run([program], input=bytes(wire), capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    accepted, rejected = map(int, done.stdout.split())
-    assert accepted > 10_000
-    assert rejected > 1_000

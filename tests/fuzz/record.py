@@ -1,0 +1,137 @@
+"""Make the corpus: what the host says in real rounds with real nodes, over wires of several kinds.
+
+python -m tests.fuzz.record      writes tests/fuzz/corpus/<target>/<wire>; to be run again when messages change
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from codegen.planner import EncodingChoice
+from codegen.protocol import Ack, Begin, Fetch, FrameType, Hello
+from coordinator.link.frames import Decoder, Frame
+from coordinator.link.session import Session
+from coordinator.nodes import LinkNode
+from coordinator.rounds import Order
+from coordinator.shares import Share
+from simulation.clock import run_virtually
+from simulation.wire import Faults, Peer, WirePort
+from tests.coordinator.test_streaming import NodePeer
+from tests.firmware.node.harness import CLASSES, MEMORY, Build, MemoryNode, fixed_weights, samples, weights
+from tests.fuzz.targets import CORPUS, NODES, headers
+
+SAMPLES = 5  # as node.c has them
+TURNS = 251  # a record of node.c
+WIRES: dict[str, tuple[Faults, EncodingChoice]] = {
+    "clean": (Faults(), "weights"),
+    "delta_f32": (Faults(), "delta_f32"),
+    "delta_q8": (Faults(), "delta_q8"),
+    "flips": (Faults(flip=0.003), "auto"),
+    "drops": (Faults(drop=0.003), "auto"),
+    "doubles": (Faults(double=0.003), "auto"),
+}
+
+
+def main() -> None:
+    """Record every target's sessions."""
+    for target in NODES:
+        with tempfile.TemporaryDirectory() as folder:
+            built = headers(target, Path(folder))
+            library, written = _library(built, Path(folder) / "node.so"), set[bytes]()
+            for wire, (faults, encoding) in WIRES.items():
+                down, up = conversation(MemoryNode(library, built, SAMPLES), faults, encoding)
+                if records(down) in written:  # a node that knows one encoding is asked for it thrice
+                    continue
+                written.add(records(down))
+                _write(CORPUS / target / wire, records(down))
+                if target == "f32":
+                    _write(CORPUS / "decoder" / f"bytes_{wire}", b"\0" + up[-1500:])
+                    for name, content in transfers(down, up).items():
+                        _write(CORPUS / "decoder" / f"{name}_{wire}", content)
+
+
+def conversation(node: MemoryNode, faults: Faults, encoding: EncodingChoice) -> tuple[bytes, bytes]:
+    """Run one round; return what the host sent, before the wire had its way with it, and what the node sent."""
+    down, up = bytearray(), bytearray()
+    features, labels = samples(SAMPLES)
+    share = Share(features, labels, CLASSES) if node.built.plan.source == "stream" else None
+    plan = node.built.plan
+    blob = fixed_weights(plan) if plan.kernel == "fixed" else weights(plan.sub_model.graph.parameters)
+    adjustment = np.array([0.5, -0.5, 0.0], np.float32)
+    order = Order(3, 77, 0.05, 0.0, 1, 4, True, encoding, adjustment, blob)
+
+    class Recorded(NodePeer):
+        def exchange(self, data: bytes) -> bytes:
+            answer = super().exchange(data)
+            up.extend(answer)
+            return answer
+
+    def heard(data: bytes) -> bytes:
+        down.extend(data)
+        return data
+
+    async def connect() -> tuple[Session, Hello]:
+        port = WirePort(cast(Peer, Recorded(node)), faults=faults)
+        port.filter_down = heard
+        session = Session(port)
+        return session, await session.hello()
+
+    async def play() -> None:
+        host = LinkNode("node", plan, "wire", connect, lambda _: None, share=share)
+        await host.open()
+        await host.train(order)
+        await host.close()
+
+    run_virtually(play)
+    return bytes(down), bytes(up)
+
+
+def records(sent: bytes) -> bytes:
+    """Return the frames of a wire as node.c reads them; a node that is to train gets the time to do so."""
+    parts = []
+    for frame in Decoder().feed(sent):
+        head = struct.pack("<BBBH", len(frame.payload), frame.type, frame.transfer, frame.chunk)
+        parts.append(head + frame.payload + (bytes((TURNS, 40)) if frame.type == FrameType.TRAIN else b""))
+    return b"".join(parts)
+
+
+def transfers(down: bytes, up: bytes) -> dict[str, bytes]:
+    """Return the chunks to the node and the acknowledgements of its update, as decoder.c reads them."""
+    sent, answered = Decoder().feed(down), Decoder().feed(up)
+    begin = Begin.decode(_of(sent, FrameType.BEGIN)[0].payload)
+    receive = struct.pack("<BBH", 1, begin.payload, begin.size)
+    receive += b"".join(struct.pack("<HB", frame.chunk, 1) for frame in _of(sent, FrameType.DATA))
+    fetch = Fetch.decode(_of(sent, FrameType.FETCH)[0].payload)
+    chunks = {frame.chunk: len(frame.payload) for frame in _of(answered, FrameType.DATA)}
+    send = struct.pack("<BBH", 2, fetch.payload, sum(chunks.values()))
+    for frame in _of(sent, FrameType.ACK):
+        ack = Ack.decode(frame.payload)
+        send += struct.pack("<HIB", frame.chunk, ack.map, ack.stalled)
+    return {"receive": receive, "send": send}
+
+
+def _of(frames: list[Frame], type: FrameType) -> list[Frame]:
+    return [frame for frame in frames if frame.type == type]
+
+
+def _library(built: Build, path: Path) -> ctypes.CDLL:
+    sources = [source for source in MEMORY if source.suffix == ".c"]
+    command = ["gcc", "-std=c99", "-O1", "-ffp-contract=off", "-shared", "-fPIC", *built.flags, *map(str, sources)]
+    subprocess.run([*command, "-o", str(path)], check=True)
+    return ctypes.CDLL(str(path))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+if __name__ == "__main__":
+    main()
