@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -25,6 +26,7 @@ from codegen.protocol import (
 from coordinator.deltas import UpdateError, decode
 from coordinator.errors import TierfedError
 from coordinator.events import NodeLog, NodeProgress, NodeTraffic, Observer, Stage
+from coordinator.link.authentication import Terms
 from coordinator.link.errors import LinkError, NodeError
 from coordinator.link.flows import LinkStatistics
 from coordinator.link.session import Session
@@ -199,6 +201,10 @@ class LinkNode:
         for first in range(0, len(values), VALUES_PER_ADJUST):
             adjust = Adjust(first, tuple(values[first : first + VALUES_PER_ADJUST]))
             self._check_boot(await session.request(adjust, Status))
+        adjustment = values or [0.0] * len(self._classes)
+        labels = () if self._share is not None else self.label_counts
+        trained = zlib.crc32(order.weights)
+        session.terms = Terms.of(self._setup(order), adjustment, self.hello.kernel, labels, trained)
 
     async def _finish(self, session: Session, order: Order) -> None:
         """TRAIN, stream the samples if the node has none, and wait until it is done."""

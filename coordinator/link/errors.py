@@ -31,6 +31,10 @@ class LinkTimeout(LinkError):  # noqa: N818
     """The node did not answer in time."""
 
 
+class AuthenticationError(LinkError):
+    """Who answers cannot prove to be who it says it is, or what it sent."""
+
+
 def _state(detail: int) -> str:
     return next((state.name for state in State if state == detail), str(detail))
 

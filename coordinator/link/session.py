@@ -35,9 +35,18 @@ from codegen.protocol import (
     Status,
     TransferKind,
 )
-from coordinator.link.errors import LinkError, LinkLost, LinkTimeout, NodeError, ProtocolMismatch
+from coordinator.link.authentication import Terms, down_mac, is_from_node
+from coordinator.link.errors import (
+    AuthenticationError,
+    LinkError,
+    LinkLost,
+    LinkTimeout,
+    NodeError,
+    ProtocolMismatch,
+)
 from coordinator.link.flows import Flow, LinkStatistics, Receiving, Request, Sending, Waiter
 from coordinator.link.frames import Decoder, Frame, encode
+from coordinator.link.handshake import prove
 from coordinator.link.transfer import Receiver, RoundTrip, Sender
 
 M = TypeVar("M", bound=Message)
@@ -87,6 +96,9 @@ class Session:
         self.patience = patience
         self.stats = LinkStatistics()
         self.node: Hello | None = None  # once hello() was answered
+        self._key: bytes | None = None  # what the node must prove to have
+        self._secret: bytes | None = None  # of this session, once both have proved it
+        self.terms = Terms()  # of the round under way: whoever sends SETUP says them
         self.on_status: Callable[[Status], None] | None = None
         self.on_log: Callable[[str], None] | None = None
         self.on_error: Callable[[NodeError], None] | None = None
@@ -101,6 +113,11 @@ class Session:
         self._heard = self._since = self.loop.time()
         self._listeners = 0
         port.start(self._on_data, self._on_port_lost)
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether both ends have proved that they have the node's key."""
+        return self._secret is not None
 
     @property
     def closed(self) -> bool:
@@ -256,7 +273,7 @@ class Session:
         return (await self._exchange(message, reply, self._next_id(), timeout, retries))[1]
 
     async def hello(self, timeout: float = RESET_SECONDS) -> Hello:
-        """Ask the node who it is. timeout: seconds altogether."""
+        """Ask the node who it is, and for proof once it has authenticated. timeout: seconds for the former."""
         interval = 0.4
         tries = max(round(timeout / interval), 1)
         try:
@@ -276,9 +293,17 @@ class Session:
         hello = self._decode(Hello, frame)
         if not MTU_MIN <= hello.mtu <= MTU_MAX or not 1 <= hello.window <= WINDOW_MAX:
             raise LinkError(f"{self.name}: HELLO with mtu {hello.mtu} and window {hello.window} makes no sense")
+        if self._key is not None:
+            hello, self._secret = await prove(self, self._key, hello)
         self.node = hello
         self.stats.booted(hello.boot)
         return hello
+
+    async def authenticate(self, key: bytes) -> Hello:
+        """Have both ends prove to each other that they have `key`, and the node that its HELLO is its own. That begins
+        a session, to which transfers are bound; a later hello() begins another. Raises AuthenticationError."""
+        self._key = key
+        return await self.hello()
 
     async def labels(self, classes: int) -> tuple[int, ...]:
         """Return how many samples of each of `classes` labels the node has."""
@@ -307,15 +332,16 @@ class Session:
         """Move `blob` to the node and have it taken; returns the STATUS that says so. timeout: as of `request`, for a
         node that is still busy with what came before."""
         begin = Begin(kind, self._mtu, round, len(blob), zlib.crc32(blob))
+        mac = down_mac(self._secret, kind, round, self.terms, blob)
         async with self._moving:
             try:
-                return await self._send_once(begin, blob, timeout)
+                return await self._send_once(begin, blob, mac, timeout)
             except NodeError as error:
-                if error.code != ErrorCode.BAD_CRC:
+                if error.code not in (ErrorCode.BAD_CRC, ErrorCode.WRONG_MAC):
                     raise
-            return await self._send_once(begin, blob, timeout)
+            return await self._send_once(begin, blob, mac, timeout)
 
-    async def _send_once(self, begin: Begin, blob: bytes, timeout: float) -> Status:
+    async def _send_once(self, begin: Begin, blob: bytes, mac: bytes, timeout: float) -> Status:
         started = self.loop.time()
         id = self._next_id()
         chunk, ack = await self._exchange(begin, Ack, id, timeout)
@@ -323,20 +349,26 @@ class Session:
         sender.acknowledge(chunk, ack.map)
         flow = Sending(self, self.loop.create_future(), id, sender)
         await self._run(flow, begin)
-        status = (await self._exchange(Commit(begin.round), Status, id))[1]
+        status = (await self._exchange(Commit(begin.round, mac), Status, id))[1]
         self._measure(len(blob), started)
         return status
 
     async def fetch(self, round: int, encoding: Encoding, partial: Partial | None = None) -> tuple[Offer, bytes]:
-        """Move the node's update of `round` here; returns what the node says of it, and its bytes, CRC-32 checked.
-        `partial` keeps what has come when that fails, and is gone on with when it is given again."""
+        """Move the node's update of `round` here; returns what the node says of it, and its bytes, CRC-32 and mac
+        checked. `partial` keeps what has come when that fails, and is gone on with when it is given again."""
         partial = partial or Partial()
         async with self._moving:
             for _ in range(2):
                 offer, blob = await self._fetch_once(Fetch(round, encoding, self._mtu), partial)
                 partial.offer = None
-                if zlib.crc32(blob) == offer.crc:
+                whole = zlib.crc32(blob) == offer.crc
+                if whole and is_from_node(self._secret, offer, self.terms, blob):
                     return offer, blob
+        if whole:
+            raise AuthenticationError(
+                f"{self.name}: its update is not of this round, these weights and the labels that it said, or it was "
+                "changed on its way"
+            )
         raise LinkError(f"{self.name}: its update arrived damaged twice (CRC-32 0x{offer.crc:08x} announced)")
 
     async def _fetch_once(self, fetch: Fetch, partial: Partial) -> tuple[Offer, bytes]:
