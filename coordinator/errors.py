@@ -63,6 +63,12 @@ class ToolchainError(TierfedError):
     exit_code = 11
 
 
+class KeyFileError(TierfedError):
+    """A node's key cannot be read or written, is no key, or others may read it."""
+
+    exit_code = 14
+
+
 # Errors of packages that must not import this one, and of coordinator.link, which stands alone: package, class.
 FOREIGN = {
     ("codegen", "ModelError"): 4,
@@ -71,6 +77,7 @@ FOREIGN = {
     ("coordinator", "PortError"): 7,
     ("boards", "BoardError"): 12,
     ("coordinator", "LinkError"): 13,
+    ("coordinator", "AuthenticationError"): 14,
     ("codegen", "ProtocolError"): 13,
 }
 

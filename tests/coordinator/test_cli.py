@@ -54,7 +54,19 @@ def test_the_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "coordinator", "-h"], cwd=PROJECT_ROOT, capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout.startswith("Usage: coordinator ")
-    for command in ("demo", "serve", "emulate", "flash", "ports", "plan", "boards", "generate", "report", "data"):
+    for command in (
+        "demo",
+        "serve",
+        "emulate",
+        "flash",
+        "ports",
+        "plan",
+        "boards",
+        "generate",
+        "report",
+        "data",
+        "keys",
+    ):
         assert re.search(rf"^  {command} ", done.stdout, re.MULTILINE)
 
 
