@@ -20,6 +20,7 @@ from coordinator.data import write_shard
 from coordinator.errors import ToolchainError
 from coordinator.federation import Federation, NodeSpec
 from coordinator.images import build_image, samples_held
+from coordinator.keys import key_file, load_key
 from coordinator.roster import node_uid
 from coordinator.shares import deal
 
@@ -163,8 +164,16 @@ class Twins:
         """Return how a node is emulated, and what starts it."""
         uid, kind = node_uid(spec), emulator_of(spec.board)
         if spec.name not in self._images or kind is None:
-            return NATIVE, [str(self._programs[spec.board]), "--shard", str(shard), "--uid", uid]
+            return NATIVE, [str(self._programs[spec.board]), "--shard", str(shard), "--uid", uid, *self._key(spec)]
         return kind, emulators.command(kind, self._images[spec.name], boards.load(spec.board), uid)
+
+    def _key(self, spec: NodeSpec) -> list[str]:
+        """Return the option by which a twin reads its key, if it has one. Raises KeyFileError."""
+        path = key_file(self._federation, spec.name)
+        if path is None:
+            return []
+        load_key(path)
+        return ["--key", str(path)]
 
     async def _start(self, spec: NodeSpec, shard: Path) -> Twin:
         how, command = self._command(spec, shard)

@@ -16,7 +16,7 @@ from coordinator.images import samples_held, upload_image
 from coordinator.link.errors import LinkError
 from coordinator.link.ports import list_ports, open_port
 from coordinator.results import Inputs
-from coordinator.roster import check, node_uid
+from coordinator.roster import check, keyring, node_uid
 
 BOOT_SECONDS = 15.0  # within which a board answers after it was flashed: a boot loader waits, USB comes back
 AGAIN_SECONDS = 0.5
@@ -42,6 +42,7 @@ class Flasher:
     def __init__(self, inputs: Inputs, folder: Path, say: Say, workspace: Path | None = None) -> None:
         """`folder` is for the shards, `workspace` where PlatformIO builds; `say` is told what is going on."""
         self._inputs = inputs
+        self._keys = keyring(inputs.federation)
         self._say = say
         self._workspace = workspace
         self.held = samples_held(inputs.federation, inputs.plans)
@@ -83,7 +84,7 @@ class Flasher:
             new = [each.name for each in list_ports() if each.name not in before]
             for name in (port, *new):
                 try:
-                    return await greet(name, rates)
+                    return await greet(name, rates, keys=self._keys)
                 except LinkError:
                     if time.monotonic() > until and name == (port, *new)[-1]:
                         raise

@@ -13,6 +13,7 @@ from codegen.planner import Plan
 from coordinator import platformio
 from coordinator.errors import ToolchainError
 from coordinator.federation import Federation, NodeSpec
+from coordinator.keys import key_file, load_key
 from coordinator.roster import node_uid
 
 
@@ -57,9 +58,13 @@ def upload_image(federation: Federation, spec: NodeSpec, shard: Path, port: str,
 
 
 def _variables(federation: Federation, spec: NodeSpec, shard: Path) -> dict[str, str]:
-    """Return what codegen/prebuild.py reads."""
+    """Return what codegen/prebuild.py reads. Raises KeyFileError."""
+    key = key_file(federation, spec.name)
+    if key is not None:
+        load_key(key)  # says what is wrong with it better than a build
     return {
         "TIERFED_FEDERATION": str(federation.path),
         "TIERFED_SHARD": str(shard.absolute()) if spec.source == "flash" else "",
         "TIERFED_UID": node_uid(spec),
+        "TIERFED_KEY": str(key or ""),
     }

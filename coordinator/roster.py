@@ -15,12 +15,13 @@ from pathlib import Path
 import boards
 from codegen.planner import Plan
 from codegen.prebuild import firmware_hash
-from codegen.protocol import Hello, Kernel, Source
-from coordinator.connection import Found, greet, likely_ports, rates_of
+from codegen.protocol import ErrorCode, Hello, Kernel, Source
+from coordinator.connection import NO_KEYS, Found, greet, likely_ports, networked, rates_of
 from coordinator.errors import FirmwareMismatch
 from coordinator.events import Event, NodeConnected, NodeMissing, Observer
 from coordinator.federation import Federation, NodeSpec
-from coordinator.link.errors import LinkError, PortError
+from coordinator.keys import NodeKey, keyed_nodes, keys_folder, load_key
+from coordinator.link.errors import AuthenticationError, LinkError, NodeError, PortError
 from coordinator.link.ports import Opener, open_port
 from coordinator.link.session import Session
 from coordinator.nodes import LinkNode
@@ -48,19 +49,22 @@ async def assemble(
     on_silent: Callable[[str], None] | None = None,
     pace: float = 1.0,
     open_port: Opener = open_port,
+    insecure: bool = False,
 ) -> list[LinkNode]:
     """Return the federation's nodes that answer on `ports` (or AUTO), in the order of the file, ready for a round.
 
     `plans` by board id; `on_silent` is told each port that AUTO tried and nobody answers on; `pace` as for
-    LinkNode; every port is opened by `open_port`. Raises LinkError (PortError, LinkTimeout) for a port that was named
-    and is no node, FirmwareMismatch for a board with another model, source of samples or firmware, DataError for data
-    that cannot be dealt out.
+    LinkNode; every port is opened by `open_port`; `insecure` lets nodes without a key answer through a network. Raises
+    LinkError (PortError, LinkTimeout, AuthenticationError) for a port that was named and is no node, FirmwareMismatch
+    for a board with another model, source of samples or firmware, DataError for data that cannot be dealt out,
+    KeyFileError.
     """
+    keys = keyring(federation)
     rates = rates_of(boards.load(board) for board in plans)
     shares = _streamed(federation, plans)
     auto = list(ports) == [AUTO]
     names = likely_ports() if auto else list(dict.fromkeys(ports))
-    found = await find(names, rates, (on_silent or (lambda _: None)) if auto else None, open_port)
+    found = await find(names, rates, (on_silent or (lambda _: None)) if auto else None, open_port, keys)
     nodes: list[LinkNode] = []
     try:
         check_unique(found)
@@ -72,16 +76,30 @@ async def assemble(
                 continue  # introductions() says so
             plan = plans[spec.board]
             check(board, plan, federation.path, spec.name)
-            connection = _Connection(board, plan, federation.path, spec.name, open_port)
+            check_trust(board, spec, keys, insecure)
+            connection = _Connection(board, plan, federation.path, spec.name, open_port, keys)
             samples = shares.get(spec.name) if plan.source == "stream" else None
             nodes.append(LinkNode(spec.name, plan, board.port, connection, observer, pace, samples))
-        await asyncio.gather(*(node.open() for node in nodes))
+        await asyncio.gather(*(_open(node, federation) for node in nodes))
     except BaseException:
         await asyncio.gather(*(each.session.close() for each in found))
         raise
     kept = {node.port for node in nodes}
     await asyncio.gather(*(each.session.close() for each in found if each.port not in kept))
     return nodes
+
+
+async def _open(node: LinkNode, federation: Federation) -> None:
+    """Open a node; one that has a key which is not here refuses everything."""
+    try:
+        await node.open()
+    except NodeError as error:
+        if error.code != ErrorCode.UNAUTHENTICATED:
+            raise
+        raise AuthenticationError(
+            f"{node.port}: {node.name} was built with a key, and {keys_folder(federation)} has none for it; put "
+            f"{node.name}.key back there, or `{flash_command(federation.path, node.name, node.port)}` builds it without"
+        ) from None
 
 
 def _streamed(federation: Federation, plans: Mapping[str, Plan]) -> dict[str, Share]:
@@ -104,12 +122,13 @@ async def find(
     rates: Sequence[int],
     on_silent: Callable[[str], None] | None = None,
     open_port: Opener = open_port,
+    keys: Mapping[str, NodeKey] = NO_KEYS,
 ) -> list[Found]:
     """Open all ports at once and greet who is there; `on_silent` is told which do not answer, without it they raise."""
-    answers = await asyncio.gather(*(greet(name, rates, open_port) for name in names), return_exceptions=True)
+    answers = await asyncio.gather(*(greet(name, rates, open_port, keys) for name in names), return_exceptions=True)
     found = [answer for answer in answers if isinstance(answer, Found)]
     for name, answer in zip(names, answers, strict=True):
-        if isinstance(answer, LinkError) and on_silent:
+        if isinstance(answer, LinkError) and not isinstance(answer, AuthenticationError) and on_silent:
             on_silent(name)
         elif isinstance(answer, BaseException):
             await asyncio.gather(*(each.session.close() for each in found))
@@ -143,6 +162,33 @@ def match(specs: Sequence[NodeSpec], found: Sequence[Found]) -> tuple[list[tuple
             uid = next((uid for uid, each in free.items() if each.hello.board == spec.board), None)
             chosen[spec.name] = None if uid is None else free.pop(uid)
     return [(spec, chosen[spec.name]) for spec in specs], list(free.values())
+
+
+def keyring(federation: Federation) -> dict[str, NodeKey]:
+    """Return the keys of the nodes that have one, by unique id. Raises KeyFileError."""
+    files = keyed_nodes(federation)
+    return {
+        node_uid(spec): NodeKey(spec.name, load_key(files[spec.name]), flash_command(federation.path, spec.name))
+        for spec in federation.nodes()
+        if spec.name in files
+    }
+
+
+def check_trust(found: Found, spec: NodeSpec, keys: Mapping[str, NodeKey], insecure: bool) -> None:
+    """Raise AuthenticationError if a node that has a key has not proved it, or if one without is reached through a
+    network."""
+    if found.session.authenticated:
+        return
+    key = keys.get(node_uid(spec))
+    if key is not None:
+        raise AuthenticationError(
+            f"{found.port}: {found.uid} is no board of {spec.name}, which has a key; flash it with that: `{key.flash}`"
+        )
+    if networked(found.port) and not insecure:
+        raise AuthenticationError(
+            f"{found.port}: {spec.name} has no key, so anybody could answer there in its place; give it one with "
+            f"`coordinator keys new {spec.name}` and flash it, or trust this network with --insecure"
+        )
 
 
 def check(found: Found, plan: Plan, federation: Path, node: str) -> None:
@@ -192,9 +238,9 @@ def rebuild_command(port: str, plan: Plan, federation: Path, node: str) -> str:
     return f"rebuild it: `{flash_command(federation, node, port)}`"
 
 
-def flash_command(federation: Path, node: str, port: str) -> str:
+def flash_command(federation: Path, node: str, port: str = "") -> str:
     """Return what to type to flash a node; nothing is uploaded through a URL, so it is left to find the board."""
-    where = [] if "://" in port else ["--port", port]
+    where = ["--port", port] if port and "://" not in port else []
     return shlex.join(["coordinator", "flash", node, *where, "--federation", str(federation)])
 
 
@@ -226,16 +272,18 @@ def connected(node: LinkNode, federation: Federation) -> NodeConnected:
 class _Connection:
     """What a LinkNode connects by: the session made when it was found, later the port opened anew."""
 
-    def __init__(self, found: Found, plan: Plan, federation: Path, node: str, open_port: Opener) -> None:
+    def __init__(
+        self, found: Found, plan: Plan, federation: Path, node: str, open_port: Opener, keys: Mapping[str, NodeKey]
+    ) -> None:
         self._found: Found | None = found
         self._port, self._uid = found.port, found.uid
         self._plan, self._federation, self._node = plan, federation, node
-        self._open_port = open_port
+        self._open_port, self._keys = open_port, keys
 
     async def __call__(self) -> tuple[Session, Hello]:
         found, self._found = self._found, None
         if found is None:
-            found = await greet(self._port, rates_of([self._plan.board]), self._open_port)
+            found = await greet(self._port, rates_of([self._plan.board]), self._open_port, self._keys)
             try:
                 if found.uid != self._uid:
                     raise LinkError(f"{self._port}: another board ({found.uid}) is there now, not {self._uid}")

@@ -45,11 +45,13 @@ async def run(
     observer: Observer | None = None,
     pace: float = 1.0,
     open_port: Opener = open_port,
+    insecure: bool = False,
 ) -> Summary:
     """Run all rounds on the nodes behind `ports` (names, URLs, or ["auto"]) and leave every file in `folder`.
 
     `pace`: how many times slower than its plan a node may be, more than a chip is; an emulator on a busy machine.
-    `open_port` opens every port; time is the running loop's, so that a run may be simulated.
+    `open_port` opens every port; time is the running loop's, so that a run may be simulated. `insecure`: as for
+    roster.assemble.
 
     Raises RunFileError (the folder is in use, holds another run, cannot be written), RunFailed (no round could be
     aggregated), and what `roster.assemble` raises.
@@ -59,7 +61,7 @@ async def run(
         part = _Part(inputs, journal, observer)
         number, weights = part.last()
         silent: list[str] = []
-        nodes = await assemble(federation, inputs.plans, ports, part.emit, silent.append, pace, open_port)
+        nodes = await assemble(federation, inputs.plans, ports, part.emit, silent.append, pace, open_port, insecure)
         try:
             enough(federation, nodes)
             part.start(nodes, number)

@@ -86,6 +86,9 @@ def serve(
     federation: FederationOption = None,
     run: NameOption = None,
     resume: ResumeOption = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Believe nodes without a key behind socket:// and rfc2217://.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the federation on nodes that are already there."""
@@ -97,7 +100,7 @@ def serve(
         raise UsageError("--ports auto looks for nodes by itself; expected it alone, or ports by name")
     settings = open_federation(federation)
     folder = run_folder(run or settings.name)
-    _finish(asyncio.run(_serve(settings, ports, folder, resume, as_json)), folder, as_json)
+    _finish(asyncio.run(_serve(settings, ports, folder, resume, as_json, insecure)), folder, as_json)
 
 
 def emulate(
@@ -123,9 +126,11 @@ async def _demo(federation: Federation, built: Built, folder: Path, resume: bool
             return await _run(federation, twins.ports, folder, resume, watcher, pace)
 
 
-async def _serve(federation: Federation, ports: Sequence[str], folder: Path, resume: bool, quiet: bool) -> Summary:
+async def _serve(
+    federation: Federation, ports: Sequence[str], folder: Path, resume: bool, quiet: bool, insecure: bool
+) -> Summary:
     with _watching(folder, quiet) as watcher:
-        return await _run(federation, ports, folder, resume, watcher)
+        return await _run(federation, ports, folder, resume, watcher, insecure=insecure)
 
 
 def _watching(folder: Path, quiet: bool) -> Watcher:
@@ -139,11 +144,17 @@ def _watching(folder: Path, quiet: bool) -> Watcher:
 
 
 async def _run(
-    federation: Federation, ports: Sequence[str], folder: Path, resume: bool, watcher: Watcher, pace: float = 1.0
+    federation: Federation,
+    ports: Sequence[str],
+    folder: Path,
+    resume: bool,
+    watcher: Watcher,
+    pace: float = 1.0,
+    insecure: bool = False,
 ) -> Summary:
     from ..runs import run
 
-    return await run(federation, ports, folder, resume=resume, observer=watcher, pace=pace)
+    return await run(federation, ports, folder, resume=resume, observer=watcher, pace=pace, insecure=insecure)
 
 
 async def _emulate(federation: Federation, built: Built, folder: Path, as_json: bool) -> None:

@@ -1,7 +1,9 @@
 """Who stands for which node of the federation file."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -13,9 +15,10 @@ from coordinator import roster
 from coordinator.connection import Found, rates_of
 from coordinator.errors import FirmwareMismatch
 from coordinator.federation import NodeSpec
-from coordinator.link.errors import LinkError
+from coordinator.keys import NodeKey
+from coordinator.link.errors import AuthenticationError, LinkError
 from coordinator.link.session import Session
-from coordinator.roster import check, check_unique, flash_command, match, named_uid, rebuild_command
+from coordinator.roster import check, check_trust, check_unique, flash_command, match, named_uid, rebuild_command
 from tests.coordinator.test_rounds import GRAPH, plan
 
 FEDERATION = Path("/home/me/f.toml")
@@ -105,6 +108,36 @@ def test_a_twin_is_rebuilt_otherwise(port: str) -> None:
 @pytest.mark.parametrize(("port", "where"), [("/dev/ttyUSB0", "--port /dev/ttyUSB0 "), ("socket://10.0.0.7:9000", "")])
 def test_a_board_is_flashed_as_its_node(port: str, where: str) -> None:
     assert flash_command(Path("/my/f.toml"), "a-1", port) == f"coordinator flash a-1 {where}--federation /my/f.toml"
+
+
+KEYED, KEY = found(named_uid("a")), NodeKey("a", bytes(32), "coordinator flash a")
+TRUST = [
+    ("a cable", KEYED, False, {}, False, None),
+    ("a network", replace(KEYED, port="socket://10.0.0.7:9000"), False, {}, False,
+     "socket://10.0.0.7:9000: a has no key, so anybody could answer there in its place; give it one with "
+     "`coordinator keys new a` and flash it, or trust this network with --insecure"),
+    ("this machine", replace(KEYED, port="socket://127.0.0.1:9000"), False, {}, False, "a has no key"),
+    ("another way to write it", replace(KEYED, port="RFC2217://10.0.0.7:9000"), False, {}, False, "a has no key"),
+    ("a trusted network", replace(KEYED, port="socket://10.0.0.7:9000"), False, {}, True, None),
+    ("a network and a key", replace(KEYED, port="socket://10.0.0.7:9000"), True, {named_uid("a"): KEY}, False, None),
+    ("another board in place of one with a key", found(uid(3)), False, {named_uid("a"): KEY}, True,
+     f"/dev/ttyUSB0: {uid(3)} is no board of a, which has a key; flash it with that: `coordinator flash a`"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("board", "authenticated", "keys", "insecure", "words"), [case[1:] for case in TRUST], ids=[c[0] for c in TRUST]
+)
+def test_who_is_trusted(
+    board: Found, authenticated: bool, keys: dict[str, NodeKey], insecure: bool, words: str | None
+) -> None:
+    there = replace(board, session=cast(Session, SimpleNamespace(authenticated=authenticated)))
+    if words is None:
+        check_trust(there, A, keys, insecure)
+        return
+    with pytest.raises(AuthenticationError) as refusal:
+        check_trust(there, A, keys, insecure)
+    assert words in str(refusal.value)
 
 
 def test_boards_are_greeted_as_they_boot_and_then_as_a_run_may_have_left_them() -> None:

@@ -256,7 +256,7 @@ def test_a_board_reset_while_it_trains_is_sent_everything_again(world: World, tm
 
                 ports = [twin.port for twin in twins.twins if twin.name != "esp32dev-2"]
                 ports.append(f"socket://127.0.0.1:{wire.port}")
-                summary = await runs.run(described, ports, tmp_path / "run", observer=observe)
+                summary = await runs.run(described, ports, tmp_path / "run", observer=observe, insecure=True)
                 if wire.host is not None:
                     wire.host.close()
                 return summary.weights_sha256
@@ -294,7 +294,8 @@ def test_a_port_that_comes_back_is_used_again(world: World, tmp_path: Path) -> N
                     once(event)
 
                 ports = [twin.port for twin in twins.twins if twin.name != "esp32dev-2"]
-                await runs.run(described, [*ports, f"socket://127.0.0.1:{port}"], tmp_path / "run", observer=observe)
+                ports.append(f"socket://127.0.0.1:{port}")
+                await runs.run(described, ports, tmp_path / "run", observer=observe, insecure=True)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
