@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import Protocol
 
-from codegen.protocol import Ack, FrameType, Status
+from codegen.protocol import Ack, FrameType, Offer, Status
 from coordinator.link.errors import LinkTimeout
 from coordinator.link.frames import Frame, encode
 from coordinator.link.transfer import Receiver, Sender
@@ -55,6 +55,22 @@ class LinkStatistics:
         if None not in (earlier.boot, self.boot) and earlier.boot != self.boot:
             self.resets += 1
             self.boot_rejected = self.boot_rejected or 0
+
+
+@dataclass
+class Partial:
+    """What has come of an update: who fetches it again, perhaps in another session, goes on after it."""
+
+    offer: Offer | None = None
+    head: bytes = b""
+
+    def of(self, offer: Offer) -> bytes:
+        """Return the beginning of what is offered, as far as it is here."""
+        mine = self.offer
+        same = mine and (mine.round, mine.encoding, mine.size, mine.crc) == (
+            offer.round, offer.encoding, offer.size, offer.crc
+        )  # fmt: skip
+        return self.head if same else b""
 
 
 class Wire(Protocol):

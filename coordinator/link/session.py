@@ -7,7 +7,6 @@ import asyncio
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from codegen.protocol import (
@@ -44,7 +43,7 @@ from coordinator.link.errors import (
     NodeError,
     ProtocolMismatch,
 )
-from coordinator.link.flows import Flow, LinkStatistics, Receiving, Request, Sending, Waiter
+from coordinator.link.flows import Flow, LinkStatistics, Partial, Receiving, Request, Sending, Waiter
 from coordinator.link.frames import Decoder, Frame, encode
 from coordinator.link.handshake import prove
 from coordinator.link.transfer import Receiver, RoundTrip, Sender
@@ -65,22 +64,6 @@ class Port(Protocol):
     def write(self, data: bytes) -> None: ...
     def set_baud(self, baud: int) -> None: ...
     def close(self) -> None: ...
-
-
-@dataclass
-class Partial:
-    """What has come of an update: who fetches it again, perhaps in another session, goes on after it."""
-
-    offer: Offer | None = None
-    head: bytes = b""
-
-    def of(self, offer: Offer) -> bytes:
-        """Return the beginning of what is offered, as far as it is here."""
-        mine = self.offer
-        same = mine and (mine.round, mine.encoding, mine.size, mine.crc) == (
-            offer.round, offer.encoding, offer.size, offer.crc
-        )  # fmt: skip
-        return self.head if same else b""
 
 
 class Session:

@@ -27,8 +27,9 @@ from codegen.protocol import (
     TransferKind,
 )
 from coordinator.link.errors import LinkError, LinkLost, LinkTimeout, NodeError
+from coordinator.link.flows import Partial
 from coordinator.link.frames import encode
-from coordinator.link.session import Partial, Session
+from coordinator.link.session import Session
 from simulation.clock import run_virtually
 from simulation.wire import Faults, Peer, WirePort
 from tests.coordinator.link.conftest import MakePeer
