@@ -23,8 +23,10 @@ def test_nothing_breaks_it(target: str, tmp_path: Path) -> None:
     alone = _run(program, *map(str, inputs))
     if target in NODES:
         assert int(alone.split("reached ")[1]) == EVERYTHING, "messages have changed: python -m tests.fuzz.record"
-    runs = RUNS.get(target, 2000)
-    _run(program, "-seed=1", f"-runs={runs}", f"-artifact_prefix={tmp_path}/", str(CORPUS / target))
+    found = tmp_path / "found"  # libFuzzer writes to the first folder it is given
+    found.mkdir()
+    limits = ("-seed=1", f"-runs={RUNS.get(target, 2000)}", f"-artifact_prefix={tmp_path}/")
+    _run(program, *limits, str(found), str(CORPUS / target))
 
 
 def _run(program: Path, *arguments: str) -> str:
