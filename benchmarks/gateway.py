@@ -26,6 +26,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.images import FIRMWARE, PACKAGES, TARGETS, WARNINGS, ToolError, run_tool
+from boards import load
 from codegen.protocol import Encoding, TransferKind
 from codegen.protocol_header import protocol_header
 from coordinator.link.errors import LinkError
@@ -33,7 +34,7 @@ from coordinator.link.ports import open_port
 from coordinator.link.session import Session
 from simulation.wire import SOURCES
 
-MTU, WINDOW = 248, 16  # what an ESP32 or nRF52 announces
+BOARD = load("esp32dev")  # whose link the nodes have
 BLOB = 65536  # bytes of a transfer
 BITS_A_BYTE = 10
 CONDITIONS = (
@@ -71,7 +72,8 @@ def build(folder: Path) -> Path:
     """Compile the program that emulates the wires. Raises ToolError."""
     (folder / "protocol.h").write_text(protocol_header(), encoding="utf-8")
     path, sources = folder / "wires", map(str, (TARGETS / "wires.c", *SOURCES))
-    flags = ("-O2", f"-I{folder}", f"-I{FIRMWARE / 'link'}", f"-DLINK_MTU={MTU}", f"-DLINK_WINDOW={WINDOW}")
+    link = BOARD.training
+    flags = ("-O2", f"-I{folder}", f"-I{FIRMWARE / 'link'}", f"-DLINK_MTU={link.mtu}", f"-DLINK_WINDOW={link.window}")
     run_tool("gcc", PACKAGES["gcc"], "the wires", *WARNINGS, *flags, *sources, "-o", str(path))
     return path
 

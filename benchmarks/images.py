@@ -83,7 +83,7 @@ ATMEGA328P = Target("ATmega328P", "avr-", (*AVR, "-mmcu=atmega328p"), "uno", mcu
 def build(workload: Workload, target: Target, folder: Path) -> Image:
     """Compile and link the workload in `folder`. Raises ToolError."""
     _write(workload.files, folder)
-    return link((*_engine(), TARGETS / "step.c", *target.sources), target, folder)
+    return link((*engine(), TARGETS / "step.c", *target.sources), target, folder)
 
 
 def link(sources: Sequence[Path], target: Target, folder: Path) -> Image:
@@ -106,15 +106,15 @@ def link(sources: Sequence[Path], target: Target, folder: Path) -> Image:
 
 def build_library(workload: Workload, folder: Path) -> Path:
     """Compile the workload for this machine as the native twin is compiled. Raises ToolError."""
-    return compile_library(workload.files, [TARGETS / "step.c"], folder)
+    return compile_library(workload.files, [*engine(), TARGETS / "step.c"], folder)
 
 
 def compile_library(files: Mapping[str, str], sources: Sequence[Path], folder: Path) -> Path:
-    """Compile the engine, generated `files` and `sources` for this machine, in `folder`. Raises ToolError."""
+    """Compile generated `files` and `sources` for this machine, in `folder`. Raises ToolError."""
     path = folder / "library.so"
     _write(files, folder)
     host = Target("host", "", ("-O2", "-shared", "-fPIC"), "")
-    _tool(host, "gcc", *_flags(folder), *host.flags, *map(str, (*_engine(), *sources)), "-o", str(path))
+    _tool(host, "gcc", *_flags(folder), *host.flags, *map(str, sources), "-o", str(path))
     return path
 
 
@@ -124,7 +124,8 @@ def _write(files: Mapping[str, str], folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _engine() -> list[Path]:
+def engine() -> list[Path]:
+    """Return the engine's sources."""
     return sorted((FIRMWARE / "engine").glob("*.[cS]"))
 
 

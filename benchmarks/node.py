@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.images import FIRMWARE, TARGETS, compile_library
+from benchmarks.images import FIRMWARE, TARGETS, compile_library, engine
 from codegen.header import model_header
 from codegen.planner import Plan
 from codegen.protocol_header import protocol_header
@@ -35,7 +35,7 @@ class Node:
         """Compile in `folder`, which is made; of the global `weights` the frozen ones are compiled in. ToolError."""
         self.plan = plan
         files = {"model.h": model_header(plan, weights), "protocol.h": protocol_header()}
-        sources = [*(FIRMWARE / "node" / name for name in ("training.c", "samples.c")), TARGETS / "node.c"]
+        sources = [*engine(), *(FIRMWARE / "node" / name for name in ("training.c", "samples.c")), TARGETS / "node.c"]
         self.library = ctypes.CDLL(str(compile_library(files, sources, folder)))
         self.library.node_round.restype = ctypes.c_bool
         count = weight_bytes(plan)
@@ -53,8 +53,11 @@ class Node:
 
         ArithmeticError if a loss was not finite.
         """
-        blob = pack(self.plan, tensors)
-        ctypes.memmove(self._weights, blob, len(blob))
+        return unpack(self.plan, self.train(pack(self.plan, tensors), x, y, seed, rate))
+
+    def train(self, packed: bytes, x: np.ndarray, y: np.ndarray, seed: int, rate: Rate) -> bytes:
+        """The same with weights as they travel."""
+        self.load(packed)
         going = self.library.node_round(
             ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data), ctypes.c_uint32(len(x)),
             ctypes.c_uint32(seed), ctypes.c_float(rate.learning_rate), ctypes.c_uint8(rate.epochs),
@@ -62,7 +65,24 @@ class Node:
         )  # fmt: skip
         if not going:
             raise ArithmeticError(f"the loss of tier {self.plan.sub_model.tier.name} is not finite")
-        return unpack(self.plan, bytes(self._weights))
+        return bytes(self._weights)
+
+    def load(self, packed: bytes) -> None:
+        """Put weights in their place, as they travel."""
+        ctypes.memmove(self._weights, packed, len(packed))
+
+    def adjust(self, values: np.ndarray) -> None:
+        """Have these added to the logits in the loss: float32 [classes]."""
+        logit = ctypes.c_int16 if self.plan.kernel == "fixed" else ctypes.c_float
+        self.library.training_logit_of.restype = logit
+        places = (logit * len(values)).in_dll(self.library, "training_adjustment")
+        places[:] = [self.library.training_logit_of(ctypes.c_float(value)) for value in values]
+
+    @property
+    def loss(self) -> float:
+        """The mean loss of the last epoch at the node's own width."""
+        self.library.training_loss.restype = ctypes.c_float
+        return float(self.library.training_loss())
 
     def accuracy(self, x: np.ndarray, y: np.ndarray, width: int = 0) -> float:
         """Return the share of samples whose largest logit is the label's, with the weights as they are."""

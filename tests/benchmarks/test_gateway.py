@@ -8,7 +8,7 @@ import sys
 from dataclasses import fields
 
 import boards
-from benchmarks.gateway import MTU, Figures
+from benchmarks.gateway import BOARD, Figures
 from codegen.protocol import FRAME_OVERHEAD
 
 
@@ -18,7 +18,7 @@ def test_two_wires_are_served_and_carry_no_more_than_their_rate() -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert list(found) == [field.name for field in fields(Figures)]
-    shares = found["down"] + found["up"]
+    shares, mtu = found["down"] + found["up"], BOARD.training.mtu
     assert (found["nodes"], len(found["down"]), len(found["up"])) == (2, 2, 2)
-    assert 0 < found["worst"] == min(shares) <= found["median"] <= max(shares) < MTU / (MTU + FRAME_OVERHEAD)
+    assert 0 < found["worst"] == min(shares) <= found["median"] <= max(shares) < mtu / (mtu + FRAME_OVERHEAD)
     assert found["host_cpu"] > 0 and found["wires_cpu"] > 0

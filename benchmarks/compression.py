@@ -1,0 +1,244 @@
+"""What 8-bit updates save and cost: python -m benchmarks.compression [--json] [--seeds 5].
+
+The example's federation in one process, whole runs with the coordinator's own rounds and the boards' own training and
+encoding. Every float32 node sends its updates as float32 differences, in 8 bits, or in 8 bits with error feedback: what
+rounding took from one update is added to the node's next. Nodes in fixed point send their weights, as always. Accuracy
+on the test images; nothing is chosen by these figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from benchmarks.encoder import Encoder
+from benchmarks.images import ToolError
+from benchmarks.node import Node, Rate
+from boards import PROJECT_ROOT
+from codegen.planner import Plan
+from codegen.protocol import Encoding, encoded_size
+from codegen.tiers import nested, sub_model
+from codegen.weights import pack
+from coordinator import federation
+from coordinator.aggregation import Weights
+from coordinator.deltas import decode
+from coordinator.errors import TierfedError
+from coordinator.events import Event, NodeFailed
+from coordinator.federation import Federation
+from coordinator.results import Inputs, load
+from coordinator.rounds import Order, Update, run_round
+from coordinator.runs import round_settings
+from coordinator.shares import Share, deal
+
+EXAMPLE = PROJECT_ROOT / "examples" / "mnist" / "federation.toml"
+FLOAT32, ROUNDED, FEEDBACK = WAYS = ("float32", "8 bits", "with error feedback")
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of one tier's slice after the last round, per cent, a seed each."""
+
+    float32: tuple[float, ...]
+    rounded: tuple[float, ...]
+    feedback: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What 8 bits cost against float32, in points: positive is worse."""
+
+    mean: float
+    error: float  # standard error of the mean over seeds
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What --json prints."""
+
+    ratio: dict[str, float]  # bytes of a float32 update to those in 8 bits, by tier
+    accuracy: dict[str, Accuracy]  # by tier
+    rounded: dict[str, Cost]  # by tier, and "mean" over tiers
+    feedback: dict[str, Cost]
+
+
+class Member:
+    """A node of the federation in this process. Satisfies rounds.Node."""
+
+    def __init__(self, name: str, node: Node, share: Share, encoder: Encoder | None, way: str) -> None:
+        self.name = name
+        self.plan = node.plan
+        self.label_counts = tuple(int(count) for count in np.bincount(share.y, minlength=share.classes))
+        self._node = node
+        self._x, self._y = np.ascontiguousarray(share.x), share.y.astype(np.uint16)
+        self._encoder = encoder
+        self._encoding = Encoding.DELTA_F32 if way == FLOAT32 else Encoding.DELTA_Q8
+        self._residual = np.zeros(self.plan.sub_model.graph.parameters, np.float32) if way == FEEDBACK else None
+
+    async def settle(self, order: Order) -> None:
+        """Nothing is to be settled: samples do not change."""
+
+    async def train(self, order: Order) -> Update:
+        """Train here and now, and give back what the coordinator would decode."""
+        assert order.adjustment is not None
+        self._node.adjust(order.adjustment)
+        rate = Rate(order.learning_rate, order.epochs, order.batch, order.nested)
+        after = self._node.train(order.weights, self._x, self._y, order.seed, rate)
+        if self._encoder is None:
+            delta = decode(self.plan, Encoding.WEIGHTS, after, order.weights)
+        else:
+            delta = self._coded(self._encoder, after, order)
+        return Update(self.name, order.round, delta, len(self._y), self._node.loss, self._node.saturated)
+
+    def _coded(self, encoder: Encoder, after: bytes, order: Order) -> list[np.ndarray]:
+        """Encode and decode the update; with feedback the origin is moved by what rounding took from the last one."""
+        weights, origin = (np.frombuffer(blob, "<f4").astype(np.float32) for blob in (after, order.weights))
+        if self._residual is not None:
+            origin = origin - self._residual
+        blob = encoder.encode(weights, origin, self._encoding, order.seed)
+        delta = decode(self.plan, self._encoding, blob, order.weights)
+        if self._residual is not None:
+            self._residual = (weights - origin) - np.concatenate([tensor.reshape(-1) for tensor in delta])
+        return delta
+
+
+class Workshop:
+    """Compiles what the nodes of a federation need, for each board once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._nodes: dict[str, Node] = {}
+        self._encoders: dict[int, Encoder] = {}
+
+    def node(self, plan: Plan, weights: Weights) -> Node:
+        """Return what trains as a plan's board does; `weights` are global. Raises ToolError."""
+        board = plan.board.id
+        if board not in self._nodes:
+            self._nodes[board] = Node(plan, weights, self._folder / board)
+        return self._nodes[board]
+
+    def encoder(self, count: int) -> Encoder:
+        """Return what encodes an update of `count` weights. Raises ToolError."""
+        if count not in self._encoders:
+            self._encoders[count] = Encoder(count, self._folder / f"encoder-{count}")
+        return self._encoders[count]
+
+    def members(self, inputs: Inputs, way: str) -> list[Member]:
+        """Return the federation's nodes, in its order. Raises ToolError and DataError."""
+        shares, members = deal(inputs.federation, inputs.graph.classes), []
+        for spec in inputs.federation.nodes():
+            plan = inputs.plans[spec.board]
+            encoder = None if plan.kernel == "fixed" else self.encoder(plan.sub_model.graph.parameters)
+            members.append(Member(spec.name, self.node(plan, inputs.weights), shares[spec.name], encoder, way))
+        return members
+
+
+def accuracies(described: Federation, way: str, workshop: Workshop) -> dict[str, float]:
+    """Run a federation to its end and return each tier's accuracy, per cent. Raises TierfedError and ToolError."""
+    inputs = load(described)
+    weights, settings, members = inputs.weights, round_settings(described), workshop.members(inputs, way)
+    for number in range(1, described.training.rounds + 1):
+        weights = asyncio.run(run_round(number, inputs.graph, weights, members, settings, _complain)).weights
+    widest = max(inputs.plans.values(), key=lambda plan: plan.sub_model.graph.parameters)
+    judge, images = workshop.node(widest, weights), np.ascontiguousarray(inputs.dataset.x_test)
+    judge.load(pack(widest, weights))
+    return {
+        tier.name: 100 * judge.accuracy(images, inputs.dataset.y_test, width)
+        for width, tier in enumerate(widest.widths)
+    }
+
+
+def _complain(event: Event) -> None:
+    """Nobody may be missing: the figures would be another federation's."""
+    if isinstance(event, NodeFailed):
+        raise ToolError(f"{event.node} failed in round {event.round}: {event.reason}")
+
+
+def measure(described: Federation, runs: Iterable[tuple[int, str]], folder: Path) -> Figures:
+    """Run every (seed, way). Raises TierfedError and ToolError."""
+    workshop = Workshop(folder)
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    for seed, way in runs:
+        found[way].append(accuracies(described.model_copy(update={"seed": seed}), way, workshop))
+    graph = load(described).graph
+    tiers = nested(graph, described.tier_list())
+    return Figures(
+        {tier.name: round(ratio(sub_model(graph, tier).graph.parameters), 3) for tier in tiers},
+        {name: Accuracy(*(tuple(run[name] for run in found[way]) for way in WAYS)) for name in found[FLOAT32][0]},
+        costs(found[FLOAT32], found[ROUNDED]),
+        costs(found[FLOAT32], found[FEEDBACK]),
+    )
+
+
+def ratio(parameters: int) -> float:
+    """Return how many times smaller 8 bits make an update of so many weights."""
+    return encoded_size(Encoding.DELTA_F32, parameters) / encoded_size(Encoding.DELTA_Q8, parameters)
+
+
+def costs(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]]) -> dict[str, Cost]:
+    """Return what each tier lost, the seeds paired, and all of them together."""
+    lost = {name: [old[name] - new[name] for old, new in zip(before, after, strict=True)] for name in before[0]}
+    lost["mean"] = [mean(tiers) for tiers in zip(*lost.values(), strict=True)]
+    return {
+        name: Cost(mean(points), stdev(points) / len(points) ** 0.5 if len(points) > 1 else float("nan"))
+        for name, points in lost.items()
+    }
+
+
+def main(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    seeds: Annotated[int, typer.Option(min=2, help="How many seeds, from 1 on.")] = 5,
+) -> None:
+    """Measure what 8-bit updates save, and what they cost in accuracy."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    runs = [(seed, way) for seed in range(1, seeds + 1) for way in WAYS]
+    try:
+        described = federation.load(EXAMPLE)
+        with tempfile.TemporaryDirectory() as folder:
+            progress = track(runs, "Training", console=console, transient=True)
+            figures = measure(described, progress, Path(folder))
+    except (ToolError, TierfedError) as error:
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        json.dump(asdict(figures), sys.stdout, indent=2)
+        print()
+    else:
+        _show(figures)
+
+
+def _show(figures: Figures) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("tier", "times smaller", *(f"{way} %" for way in WAYS), "8 bits cost", "with feedback")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, found in figures.accuracy.items():
+        means = [f"{mean(values):.2f}" for values in asdict(found).values()]
+        table.add_row(name, f"{figures.ratio[name]:.2f}", *means, *_costs(figures, name))
+    table.add_row("mean", "", "", "", "", *_costs(figures, "mean"))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    console.print(table)
+
+
+def _costs(figures: Figures, name: str) -> list[str]:
+    return [f"{cost.mean:+.2f} ± {cost.error:.2f}" for cost in (figures.rounded[name], figures.feedback[name])]
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,44 @@
+"""The benchmark of 8-bit updates: what they save, and that feedback gives back what rounding took."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.compression import FEEDBACK, FLOAT32, ROUNDED, WAYS, Cost, Member, costs, ratio
+from benchmarks.encoder import Encoder
+from codegen.weights import pack
+from coordinator.rounds import Order
+from coordinator.shares import Share
+from tests.benchmarks.test_node import CLASSES, a_node, bars
+
+ROUNDS = 8
+
+
+@pytest.mark.parametrize("parameters", [398, 998, 2210, 6138, 19178])
+def test_an_update_of_any_tier_of_the_example_is_at_least_3_9_times_smaller(parameters: int) -> None:
+    scales = -(-parameters // 256)
+    assert ratio(parameters) == 4 * parameters / (parameters + 4 * scales) >= 3.9
+
+
+def test_feedback_gives_back_what_rounding_took(tmp_path: Path) -> None:
+    """The same round again and again, with the same draws: without feedback each rounds the same way."""
+    (node, weights), (x, y) = a_node("f32", tmp_path / "node"), bars()
+    encoder = Encoder(node.plan.sub_model.graph.parameters, tmp_path / "encoder")
+    order = Order(1, 7, 0.4, 0.0, 1, 1, False, "auto", np.zeros(CLASSES, np.float32), pack(node.plan, weights))
+    moved = {}
+    for way in WAYS:
+        member = Member("a", node, Share(x, y, CLASSES), encoder, way)
+        deltas = [asyncio.run(member.train(order)).delta for _ in range(ROUNDS)]
+        moved[way] = np.concatenate([np.sum(tensors, axis=0).reshape(-1) for tensors in zip(*deltas, strict=True)])
+    scale = np.abs(moved[FLOAT32]).max() / ROUNDS / 127
+    error = {way: np.abs(moved[way] - moved[FLOAT32]).max() / scale for way in (ROUNDED, FEEDBACK)}
+    assert error[FEEDBACK] < 1.05 < ROUNDS / 2 < error[ROUNDED]
+
+
+def test_costs_are_of_pairs_of_seeds() -> None:
+    found = costs([{"a": 90.0, "b": 80.0}, {"a": 92.0, "b": 80.0}], [{"a": 89.0, "b": 80.0}, {"a": 90.0, "b": 80.5}])
+    assert found == {"a": Cost(1.5, 0.5), "b": Cost(-0.25, 0.25), "mean": Cost(0.625, 0.125)}
