@@ -48,6 +48,7 @@ class Journal:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "journal.jsonl"
+        self._failure: OSError | None = None  # of a write: nothing is written any more
         self._lock = (folder / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,11 +91,17 @@ class Journal:
         """Append an event and sync it; progress and boards' own lines are not journaled."""
         if isinstance(event, NodeProgress | NodeLog | PortLog | BoardOffered | TwinEnded):
             return
+        if self._failure is not None:
+            raise self._failure  # a line after a torn one would make the journal unreadable
         line = {"event": event_name(type(event)), "time": round(time.time(), 3)} | dataclasses.asdict(event)
-        with naming(self._path):
-            self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        try:
+            with naming(self._path):
+                self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            self._failure = error
+            raise
         self.lines.append(line)
 
     def save(self, number: int, weights: Sequence[npt.NDArray[np.float32]]) -> CheckpointWritten:
