@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from codegen.tiers import SubModel, channel_order, nested, sub_model
@@ -33,6 +33,8 @@ from coordinator.results import Inputs, Summary, earlier_seconds, headers, load,
 from coordinator.roster import assemble, introductions
 from coordinator.rounds import Settings, run_round
 
+Accuracy = Callable[[Sequence[SubModel], Weights], dict[str, float]]  # 0 to 1, by tier
+
 BARREN_ROUNDS = 3  # without enough answers, one after the other: a pulled cable must not use up the rest of the run
 
 
@@ -57,18 +59,11 @@ async def run(
     aggregated), and what `roster.assemble` raises.
     """
     inputs = load(federation)
+    dataset = inputs.dataset
+    evaluator = Evaluator(dataset.decode(dataset.x_test), dataset.y_test, inputs.graph)
     with Journal(folder, resume) as journal:
-        part = _Part(inputs, journal, observer)
-        number, weights = part.last()
-        silent: list[str] = []
-        nodes = await assemble(federation, inputs.plans, ports, part.emit, silent.append, pace, open_port, insecure)
-        try:
-            enough(federation, nodes)
-            part.start(nodes, number)
-            part.offer(nodes, silent)
-            weights = await part.rounds(nodes, number, weights, pace)
-        finally:
-            await asyncio.gather(*(node.close() for node in nodes))
+        part = Part(inputs, journal, evaluator.accuracy, observer)
+        weights = await part.train(ports, pace, open_port, insecure)
         return await asyncio.to_thread(part.finish, weights)
 
 
@@ -100,10 +95,11 @@ def round_settings(federation: Federation) -> Settings:
     )
 
 
-class _Part:
+class Part:
     """One coordinator process's part of a run; a resumed run has several."""
 
-    def __init__(self, inputs: Inputs, journal: Journal, observer: Observer | None) -> None:
+    def __init__(self, inputs: Inputs, journal: Journal, accuracy: Accuracy, observer: Observer | None = None) -> None:
+        """`accuracy` evaluates every tier's slice of some weights."""
         self._inputs = inputs
         self._journal = journal
         self._observer = observer
@@ -111,8 +107,7 @@ class _Part:
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._before = earlier_seconds(journal.lines)
-        dataset = inputs.dataset
-        self._evaluator = Evaluator(dataset.decode(dataset.x_test), dataset.y_test, inputs.graph)
+        self._accuracy = accuracy
 
     @property
     def _seconds(self) -> float:
@@ -136,6 +131,29 @@ class _Part:
             )
         shapes = [tensor.shape for tensor in self._inputs.graph.tensors]
         return journal.last_checkpoint(shapes) or (0, self._inputs.weights)
+
+    async def train(
+        self, ports: Sequence[str], pace: float = 1.0, open_port: Opener = open_port, insecure: bool = False
+    ) -> Weights:
+        """Run the rounds that are left on the nodes behind `ports` and return the weights after them. Raises as `run`
+        does."""
+        federation = self._inputs.federation
+        number, weights = self.last()
+        silent: list[str] = []
+        nodes = await assemble(federation, self._inputs.plans, ports, self.emit, silent.append, pace, open_port, insecure)
+        try:
+            enough(federation, nodes)
+            self.start(nodes, number)
+            self.offer(nodes, silent)
+            weights = await self.rounds(nodes, number, weights, pace)
+        finally:
+            await asyncio.gather(*(node.close() for node in nodes))
+        if not any(line["aggregated"] for line in self._journal.events(RoundAggregated)):
+            raise RunFailed(
+                f"{self._journal.folder}: no round had {federation.aggregation.min_nodes} answers (min_nodes), so "
+                "nothing was learnt; journal.jsonl there says why each node gave none"
+            )
+        return weights
 
     def start(self, nodes: Sequence[LinkNode], number: int) -> None:
         """Journal that the run begins after round `number`: not before the nodes are there, so that a mistyped port
@@ -199,7 +217,7 @@ class _Part:
 
     async def _evaluate(self, number: int, weights: Weights, slices: Sequence[SubModel]) -> None:
         started = self._loop.time()
-        accuracy = await asyncio.to_thread(self._evaluator.accuracy, slices, weights)
+        accuracy = await asyncio.to_thread(self._accuracy, slices, weights)
         self.emit(Evaluated(number, accuracy, self._loop.time() - started))
 
     def _slices(self, number: int, before: Weights) -> list[SubModel]:
@@ -210,16 +228,15 @@ class _Part:
 
     def finish(self, weights: Weights) -> Summary:
         """Write the model, the headers, the summary and the report."""
-        federation, folder = self._inputs.federation, self._journal.folder
-        if not any(line["aggregated"] for line in self._journal.events(RoundAggregated)):
-            raise RunFailed(
-                f"{folder}: no round had {federation.aggregation.min_nodes} answers (min_nodes), so nothing was "
-                "learnt; journal.jsonl there says why each node gave none"
-            )
-        write_keras(federation, weights, folder / "global.keras")
+        folder = self._journal.folder
+        write_keras(self._inputs.federation, weights, folder / "global.keras")
         for tier, header in headers(self._inputs, weights).items():
             write_durably(folder / f"model_{tier}.h", header.encode())
-        digest = weights_sha256(weights)
+        return self.end(weights)
+
+    def end(self, weights: Weights) -> Summary:
+        """Journal that the run is over; write the summary and the report."""
+        federation, folder, digest = self._inputs.federation, self._journal.folder, weights_sha256(weights)
         self.emit(RunEnded(federation.training.rounds, self._seconds, digest))
         summary = summarise(self._inputs, self._journal.lines, self._fingerprint, digest, self._seconds)
         write_durably(folder / "summary.json", (json.dumps(dataclasses.asdict(summary), indent=2) + "\n").encode())
