@@ -42,7 +42,7 @@ from coordinator.link.frames import Decoder, Frame, encode
 FIRMWARE = Path(boards.PROJECT_ROOT) / "firmware"
 NODE = tuple(sorted(path for part in ("node", "link", "engine") for path in (FIRMWARE / part).glob("*.[cS]")))
 NATIVE = (*NODE, *sorted((FIRMWARE / "ports" / "native").glob("*.c")))
-MEMORY = (*NODE, Path(__file__).with_name("memory_port.c"))
+MEMORY = (*NODE, Path(boards.PROJECT_ROOT) / "simulation" / "memory_port.c")
 
 FEATURES, CLASSES, SAMPLES = 36, 3, 30
 WAYS = {  # to train, and in which arithmetic
@@ -78,7 +78,8 @@ class Build:
     @property
     def flags(self) -> tuple[str, ...]:
         defines = (f"-DLINK_MTU={self.mtu}", f"-DLINK_WINDOW={self.window}", "-DFIRMWARE_HASH=0xF00D1234UL")
-        return (f"-I{FIRMWARE}", f"-I{self.include}", *defines)
+        rates = ("-DLINK_BAUD=250000", "-DLINK_BAUD_MAX=500000")
+        return (f"-I{FIRMWARE}", f"-I{self.include}", *defines, *rates)
 
     @property
     def parameters(self) -> int:

@@ -1,7 +1,9 @@
-/* A port in memory: the test feeds bytes, takes bytes, and turns the clock. */
+/* A port in memory: whoever loaded the node feeds bytes, takes bytes, and turns the clock. */
 #include "model.h"
+#include "node/node.h"
 #include "node/port.h"
 #include "node/sensor.h"
+#include "node/training.h"
 
 #include <string.h>
 
@@ -17,6 +19,7 @@ static struct queue to_node, from_node;
 static const uint8_t *features;
 static const uint16_t *labels;
 static uint32_t samples, feature_count, clock_ms, rate, boot;
+static uint8_t identity[8] = "memory!";
 static uint32_t captured, recorded; /* by the sensor: samples given out, and those that there are */
 
 void memory_boot(const uint8_t *features_in, const uint16_t *labels_in, uint32_t samples_in, uint32_t feature_count_in);
@@ -26,6 +29,8 @@ uint32_t memory_waiting(void);
 void memory_advance(uint32_t milliseconds);
 uint32_t memory_rate(void);
 void memory_record(uint32_t count);
+void memory_identify(const uint8_t id[8], uint32_t boot_id);
+bool memory_run(uint32_t milliseconds, const uint8_t *bytes, uint32_t count);
 
 static void put(struct queue *queue, const uint8_t *bytes, uint32_t count)
 {
@@ -43,7 +48,7 @@ static uint32_t take(struct queue *queue, uint8_t *out, uint32_t room)
     return count;
 }
 
-/// What the test calls ///
+/// What the host calls ///
 
 void memory_boot(const uint8_t *features_in, const uint16_t *labels_in, uint32_t samples_in, uint32_t feature_count_in)
 {
@@ -91,6 +96,29 @@ void memory_record(uint32_t count)
     recorded = count;
 }
 
+/* Who it is, and its boot id until memory_boot. */
+void memory_identify(const uint8_t id[8], uint32_t boot_id)
+{
+    memcpy(identity, id, sizeof identity);
+    boot = boot_id;
+}
+
+/* At this time since boot these bytes arrive: turn the node until it waits (false) or has trained a sample (true). */
+bool memory_run(uint32_t milliseconds, const uint8_t *bytes, uint32_t count)
+{
+    clock_ms = milliseconds;
+    put(&to_node, bytes, count);
+    for (;;) {
+        const uint32_t before = training_done();
+        if (!node_poll()) {
+            return false;
+        }
+        if (training_done() != before) {
+            return true;
+        }
+    }
+}
+
 /// What the node calls ///
 
 #if MODEL_SOURCE_SENSOR
@@ -129,7 +157,7 @@ uint32_t port_milliseconds(void)
 
 void port_identity(uint8_t id[8])
 {
-    memcpy(id, "memory!", 8);
+    memcpy(id, identity, sizeof identity);
 }
 
 uint32_t port_boot_id(void)
@@ -139,7 +167,7 @@ uint32_t port_boot_id(void)
 
 bool port_baud_supported(uint32_t baud)
 {
-    return baud == 250000 || baud == 500000;
+    return baud == LINK_BAUD || baud == LINK_BAUD_MAX;
 }
 
 void port_set_baud(uint32_t baud)

@@ -1,0 +1,54 @@
+"""What must be true of every run, whatever befell it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from coordinator.events import CheckpointWritten, NodeFailed, RoundAggregated, RunEnded
+from coordinator.journal import of_kind, read_journal, weights_sha256
+from simulation.play import Ending, Violation
+from simulation.world import World
+
+
+def judge(world: World, ending: Ending, folder: Path) -> str:
+    """Return what a run that was held in `folder` ended in, in words of the campaign's table. Raises Violation."""
+    _judge_weights(world, ending)
+    _judge_journal(world, ending, folder)
+    words = [part for part in ending.parts if part not in ("", "killed")]
+    lost = any(len(names) < len(world.names) for names in ending.answered)
+    if words:
+        return "refused in words, resumed"
+    if lost:
+        return "node lost for a round"
+    return "killed, resumed to the bit" if "killed" in ending.parts else "completed to the bit"
+
+
+def _judge_weights(world: World, ending: Ending) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        expected = world.reference(ending.answered, Path(folder))
+    for ours, theirs in zip(ending.weights, expected, strict=True):
+        if not np.array_equal(ours, theirs):
+            raise Violation(f"the weights are not those of rounds that {ending.answered} answered")
+
+
+def _judge_journal(world: World, ending: Ending, folder: Path) -> None:
+    path = folder / "run" / "journal.jsonl"
+    lines, size = read_journal(path)
+    if size != path.stat().st_size:
+        raise Violation("the journal of a run that was completed ends in half a line")
+    digest = weights_sha256(ending.weights)
+    ended = of_kind(lines, RunEnded)
+    if not ended or ended[-1]["weights_sha256"] != digest:
+        raise Violation(f"the journal says that the run ended with {ended}; it did with {digest}")
+    kept = {line["round"]: line["weights_sha256"] for line in of_kind(lines, CheckpointWritten)}
+    aggregated = [line["round"] for line in of_kind(lines, RoundAggregated) if line["aggregated"]]
+    if set(kept) != set(aggregated) or kept[max(kept)] != digest:
+        raise Violation(f"rounds {aggregated} were aggregated, and checkpoints of {kept} written; the end is {digest}")
+    for line in of_kind(lines, RoundAggregated):
+        silent = set(world.names) - set(line["answered"])
+        said = {failed["node"] for failed in of_kind(lines, NodeFailed) if failed["round"] == line["round"]}
+        if not silent <= said:
+            raise Violation(f"round {line['round']} went on without {silent - said}, and nothing says why")

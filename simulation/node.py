@@ -1,0 +1,154 @@
+"""The compiled node in virtual time: its firmware is real, its port is memory, and training takes as long as its plan
+says."""
+
+from __future__ import annotations
+
+import _ctypes
+import asyncio
+import ctypes
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import boards
+from codegen.build import generate
+from codegen.planner import Plan
+from codegen.prebuild import C_FLAGS, CC_FLAGS, link_defines
+from coordinator.results import Inputs
+from coordinator.shares import Share
+
+FIRMWARE = boards.PROJECT_ROOT / "firmware"
+SOURCES = tuple(sorted(path for part in ("node", "link", "engine") for path in (FIRMWARE / part).glob("*.c")))
+MEMORY_PORT = Path(__file__).with_name("memory_port.c")
+TRIAL_SECONDS = 2.1  # after which a node that hears nothing at a new rate has gone back
+CLOCK_AT_BOOT = -700  # milliseconds: it wraps early on
+_OUT_BYTES = 65536
+
+
+def compile_node(inputs: Inputs, plan: Plan, folder: Path) -> Path:
+    """Compile the firmware of a plan into a shared library in `folder` and return its path."""
+    board = plan.board
+    out = folder / board.id
+    generate(board, inputs.graph, inputs.weights, inputs.federation.tier_list(), inputs.federation.plan_settings(), out)
+    defines = [f"-D{name}={value}" for name, value in link_defines(boards.PROJECT_ROOT, board.id)]
+    flags = [*C_FLAGS, *CC_FLAGS, "-O2", "-shared", "-fPIC", f"-I{FIRMWARE}", f"-I{out}", *defines]
+    library = out / "node.so"
+    subprocess.run(["cc", *flags, *map(str, (*SOURCES, MEMORY_PORT)), "-o", str(library)], check=True)
+    return library
+
+
+@dataclass
+class SimulatedNode:
+    """One board: a private copy of its firmware's library (its state is static), and its own milliseconds.
+
+    `write` is called with what it sends and the rate that its end of the wire has.
+    """
+
+    name: str
+    uid: str  # 16 hexadecimal digits
+    plan: Plan
+    library: Path
+    share: Share
+    write: Callable[[bytes, int], None] = lambda _data, _rate: None
+    on_step: Callable[[int], None] = lambda _steps: None  # after each sample trained; counts from power-on
+    boot: int = 0
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        self._work: asyncio.TimerHandle | None = None
+        self._boots: asyncio.TimerHandle | None = None
+        self._inbox = bytearray()
+        self._busy_until = self._hung_until = 0.0  # the loop's time
+        self._features = np.ascontiguousarray(self.share.x.reshape(len(self.share.x), -1), np.uint8)
+        self._labels = np.ascontiguousarray(self.share.y, np.uint16)
+        self._out = ctypes.create_string_buffer(_OUT_BYTES)
+        self._loaded: ctypes.CDLL | None = None
+
+    @property
+    def rate(self) -> int:
+        """Bits a second of its end of the wire."""
+        changed = 0 if self._loaded is None else int(self._loaded.memory_rate())
+        return changed or self.plan.board.training.bauds[0]
+
+    def start(self) -> None:
+        """Power on, or reset: RAM as the image has it, and another boot id."""
+        self.stop()
+        self._loop = asyncio.get_running_loop()
+        self.boot += 1
+        self._started = self._loop.time()
+        self._busy_until = self._hung_until = 0.0
+        self._loaded = library = ctypes.CDLL(str(self.library))
+        library.memory_rate.restype = library.memory_pull.restype = ctypes.c_uint32
+        library.memory_run.restype = ctypes.c_bool
+        features, labels = (array.ctypes.data_as(ctypes.c_void_p) for array in (self._features, self._labels))
+        library.memory_identify(bytes.fromhex(self.uid), self.boot - 1)  # memory_boot counts it
+        library.memory_boot(features, labels, len(self._labels), self._features.shape[1])
+        library.node_start()
+
+    def stop(self) -> None:
+        """Take its power away."""
+        if self._boots is not None:
+            self._boots.cancel()
+            self._boots = None
+        if self._work is not None:
+            self._work.cancel()
+            self._work = None
+        if self._loaded is not None:
+            _ctypes.dlclose(self._loaded._handle)  # loaded again, its memory is as the image has it
+            self._loaded = None
+        self._inbox.clear()
+
+    def reset(self, seconds: float) -> None:
+        """Lose what is in RAM, and be deaf for so long."""
+        self.stop()
+        self._boots = self._loop.call_later(seconds, self.start)
+
+    def hear(self, data: bytes) -> None:
+        """Bytes arrive; a board without power hears nothing."""
+        if self._loaded is not None:
+            self._inbox += data
+            self._turn_at(self._busy_until)
+
+    def hang(self, seconds: float) -> None:
+        """Do nothing for so long; what arrives waits."""
+        self._hung_until = self._loop.time() + seconds
+
+    def wake(self) -> None:
+        """A person looks after it: it has power and does not hang."""
+        if self._loaded is None:
+            self.start()
+        if self._hung_until > self._loop.time():
+            self._hung_until = 0.0
+            self._turn_at(self._busy_until)
+
+    def _turn_at(self, at: float) -> None:
+        if self._work is not None:
+            self._work.cancel()
+        self._work = self._loop.call_at(max(at, self._loop.time(), self._hung_until), self._turn)
+
+    def _turn(self) -> None:
+        """Run until it waits or has trained one sample, which takes its time."""
+        self._work = None
+        now = self._loop.time()
+        if now < self._hung_until:
+            self._turn_at(now)
+            return
+        assert self._loaded is not None
+        data, rate = bytes(self._inbox), self.rate  # what it sends leaves before it changes its rate
+        self._inbox.clear()
+        milliseconds = round((now - self._started) * 1000 + CLOCK_AT_BOOT) & 0xFFFFFFFF
+        trained = self._loaded.memory_run(milliseconds, data, len(data))
+        count = self._loaded.memory_pull(self._out, _OUT_BYTES)
+        if trained:
+            self._busy_until = now + self.plan.step_seconds
+            self._turn_at(self._busy_until)
+        elif data and self._loaded.memory_rate():
+            self._turn_at(now + TRIAL_SECONDS)
+        if count:
+            self.write(ctypes.string_at(self._out, count), rate)
+        if trained:
+            self.steps += 1
+            self.on_step(self.steps)
