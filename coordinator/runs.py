@@ -137,10 +137,10 @@ class Part:
     ) -> Weights:
         """Run the rounds that are left on the nodes behind `ports` and return the weights after them. Raises as `run`
         does."""
-        federation = self._inputs.federation
+        federation, plans = self._inputs.federation, self._inputs.plans
         number, weights = self.last()
         silent: list[str] = []
-        nodes = await assemble(federation, self._inputs.plans, ports, self.emit, silent.append, pace, open_port, insecure)
+        nodes = await assemble(federation, plans, ports, self.emit, silent.append, pace, open_port, insecure)
         try:
             enough(federation, nodes)
             self.start(nodes, number)
