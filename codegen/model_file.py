@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codegen.graph import Graph, Layer, ModelError
+from codegen.keras_archive import check_archive
 from codegen.keras_reader import read_model
 from codegen.quiet import import_keras
 
@@ -30,12 +30,14 @@ def load_keras(path: Path, seed: int) -> keras.Model:
     """
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file; [model] path names a model.py or a .keras file")
+    if path.suffix == ".keras":
+        check_archive(path)
     import_keras()
     import keras
 
     if path.suffix == ".keras":
         try:
-            return keras.models.load_model(path, compile=False)
+            return keras.models.load_model(path, compile=False, safe_mode=True)
         except Exception as error:  # Keras raises whatever the archive provokes
             raise ModelError(f"{path}: Keras cannot open it: {_one_line(error)}") from error
     if path.suffix != ".py":
@@ -91,8 +93,8 @@ def _read_cache(cache: Path) -> tuple[Graph, list[np.ndarray]] | None:
         with np.load(cache, allow_pickle=False) as stored:
             graph = _graph_from_json(json.loads(str(stored["graph"])))
             return graph, [stored[f"weight_{index}"] for index in range(len(graph.tensors))]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        return None  # absent or damaged: read the model itself
+    except Exception:  # absent, or damaged in any way that numpy and zipfile know: read the model itself
+        return None
 
 
 def _write_cache(cache: Path, graph: Graph, weights: list[np.ndarray]) -> None:

@@ -7,24 +7,18 @@ the engine turns 0…255 back into that range.
 from __future__ import annotations
 
 import struct
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from .errors import DataError, naming
 from .idx import read_idx_directory
+from .npz import NpzError, read_npz
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 OWNER = "owner_train"  # optional: which node, counted from 0, each training sample belongs to
-# What numpy raises for an .npz that is damaged, or made to do damage; OSError apart.
-NPZ_ERRORS = (
-    ValueError, OverflowError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error
-)  # fmt: skip
 MAX_CLASSES = 65_536  # labels are u16 on the board
 SHARD_HEADER = struct.Struct("<4sIII")  # magic, samples, features, classes
 SHARD_MAGIC = b"TFS1"
@@ -83,28 +77,13 @@ def load_dataset(path: Path, value_range: tuple[float, float] = (0.0, 1.0), clas
     return Dataset(x_train, y_train, x_test, y_test, known, value_range, owner)
 
 
-def open_npz(file: Path | IO[bytes]) -> NpzFile:
-    """Return the archive in `file`; np.load alone also takes a lone array. Raises OSError and NPZ_ERRORS."""
-    archive = np.load(file, allow_pickle=False)
-    if not isinstance(archive, NpzFile):
-        raise ValueError("one array, no archive")
-    return archive
-
-
 def _read_npz(path: Path) -> dict[str, Array]:
     try:
-        with open_npz(path) as archive:
-            missing = [key for key in KEYS if key not in archive]
-            if missing:
-                raise DataError(
-                    f"{path}: no array {missing[0]!r}, found {', '.join(archive) or 'none'}; expected {', '.join(KEYS)}"
-                )
-            return {key: archive[key] for key in (*KEYS, *({OWNER} & set(archive)))}
+        return read_npz(path, KEYS, (OWNER,))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}; expected a data set") from error
-    except NPZ_ERRORS as error:
-        reason = "holds Python objects" if "allow_pickle" in str(error) else f"damaged ({error})"
-        raise DataError(f"{path}: {reason}; expected an .npz of plain arrays {', '.join(KEYS)}") from error
+    except NpzError as error:
+        raise DataError(f"{path}: {error}; expected an .npz of plain arrays {', '.join(KEYS)}") from error
 
 
 def _shape(x: Array) -> str:

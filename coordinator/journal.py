@@ -26,13 +26,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
-from coordinator.data import NPZ_ERRORS, open_npz
 from coordinator.errors import RunFileError, naming
 from coordinator.events import BoardOffered, CheckpointWritten, Event, NodeLog, NodeProgress, PortLog, TwinEnded
+from coordinator.npz import NpzError, read_npz
 
 Line = dict[str, Any]
 
 COUNTS_BELOW = 1e15  # bytes, samples, rounds: sums of them are still numbers that everything can take
+HEADER_BYTES = 1024  # more than numpy puts before a tensor
 TIMES_BELOW = 1e11  # seconds since 1970 that are still a date
 
 
@@ -56,9 +57,10 @@ class Journal:
             self._lock.close()
             raise JournalError(f"{folder}: another coordinator uses it; wait, or take another --run") from error
         try:
-            self.lines = self._open(resume)
-            self._file = self._path.open("ab")
-            sync_folder(folder)
+            with naming(self._path):
+                self.lines = self._open(resume)
+                self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                sync_folder(folder)
         except BaseException:
             self._lock.close()
             raise
@@ -70,7 +72,7 @@ class Journal:
             raise JournalError(f"{self.folder}: holds a run already; go on with --resume, or take another --run")
         lines, size = read_journal(self._path)
         with self._path.open("r+b") as file:
-            file.truncate(size)  # a torn last line must not be glued to the next one
+            os.ftruncate(file.fileno(), size)  # a torn last line must not be glued to the next one
             os.fsync(file.fileno())
         return lines
 
@@ -84,7 +86,7 @@ class Journal:
 
     def close(self) -> None:
         """Release the run directory."""
-        self._file.close()
+        os.close(self._file)
         self._lock.close()
 
     def write(self, event: Event) -> None:
@@ -96,9 +98,8 @@ class Journal:
         line = {"event": event_name(type(event)), "time": round(time.time(), 3)} | dataclasses.asdict(event)
         try:
             with naming(self._path):
-                self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-                self._file.flush()
-                os.fsync(self._file.fileno())
+                _write_all(self._file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+                os.fsync(self._file)
         except OSError as error:
             self._failure = error
             raise
@@ -106,9 +107,9 @@ class Journal:
 
     def save(self, number: int, weights: Sequence[npt.NDArray[np.float32]]) -> CheckpointWritten:
         """Make the weights after round `number` durable and return that fact, which is yet to be journaled."""
-        path = self.folder / f"round-{number:03d}.npz"
+        path = self.folder / _checkpoint(number)
         buffer = io.BytesIO()
-        np.savez(buffer, **{f"tensor{index:03d}": tensor for index, tensor in enumerate(weights)})  # type: ignore[arg-type]
+        np.savez(buffer, **{_tensor(index): tensor for index, tensor in enumerate(weights)})  # type: ignore[arg-type]
         write_durably(path, buffer.getvalue())
         digest = hashlib.sha256(buffer.getvalue()).hexdigest()
         return CheckpointWritten(number, path.name, digest, weights_sha256(weights))
@@ -123,9 +124,10 @@ class Journal:
 
     def read_checkpoint(self, line: Line, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArray[np.float32]] | None:
         """Return the weights that a checkpoint_written line names; None if the file is gone or not as it was."""
-        path = self.folder / Path(str(line["file"])).name
+        if line["file"] != _checkpoint(line["round"]):
+            return None
         try:
-            content = path.read_bytes()
+            content = (self.folder / _checkpoint(line["round"])).read_bytes()
         except OSError:
             return None
         if hashlib.sha256(content).hexdigest() != line["sha256"]:
@@ -135,6 +137,10 @@ class Journal:
     def events(self, kind: type[Event]) -> list[Line]:
         """Return the journaled lines of one kind of event, oldest first."""
         return of_kind(self.lines, kind)
+
+
+def _checkpoint(number: int) -> str:
+    return f"round-{number:03d}.npz"
 
 
 def of_kind(lines: Sequence[Line], kind: type[Event]) -> list[Line]:
@@ -198,14 +204,19 @@ def _validators() -> dict[str, TypeAdapter[Event]]:
 
 def load_weights(content: bytes, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArray[np.float32]] | None:
     """Return the tensors of a checkpoint file's content; None if it is not float32 tensors of exactly these shapes."""
+    names = [_tensor(index) for index in range(len(shapes))]
+    most = sum(4 * math.prod(shape) + HEADER_BYTES for shape in shapes)
     try:
-        with open_npz(io.BytesIO(content)) as archive:
-            weights = [archive[name] for name in sorted(archive.files)]
-    except (OSError, KeyError, *NPZ_ERRORS):
+        weights = list(read_npz(io.BytesIO(content), names, most=most).values())
+    except NpzError:
         return None
     if [tensor.shape for tensor in weights] != [tuple(shape) for shape in shapes]:
         return None
     return weights if all(tensor.dtype == np.float32 for tensor in weights) else None
+
+
+def _tensor(index: int) -> str:
+    return f"tensor{index:03d}"
 
 
 def weights_sha256(weights: Sequence[npt.NDArray[np.float32]]) -> str:
@@ -219,12 +230,18 @@ def weights_sha256(weights: Sequence[npt.NDArray[np.float32]]) -> str:
 def write_durably(path: Path, content: bytes) -> None:
     """Replace `path` by `content` so that a crash leaves the old or the new file, never a part."""
     temporary = path.with_name(path.name + ".tmp")
-    with naming(path), temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+    with naming(path):
+        with temporary.open("wb") as file:
+            _write_all(file.fileno(), content)
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def sync_folder(folder: Path) -> None:

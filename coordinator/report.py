@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .errors import RunFileError, naming
+from .errors import RunFileError
 from .events import (
     Evaluated,
     NodeConnected,
@@ -19,7 +19,7 @@ from .events import (
     RunEnded,
     RunStarted,
 )
-from .journal import Line, of_kind, read_journal
+from .journal import Line, of_kind, read_journal, write_durably
 from .plot import line_plot
 from .tally import Tally, tally
 
@@ -76,8 +76,7 @@ def write_report(folder: Path) -> Path:
     environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.get_template("report.html.j2").render(_content(folder, lines))
     path = folder / "report.html"
-    with naming(path):
-        path.write_text(page, encoding="utf-8")
+    write_durably(path, page.encode())
     return path
 
 

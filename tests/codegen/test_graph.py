@@ -213,7 +213,7 @@ def test_unknown_trainable_names_are_refused(names: list[str], sentence: str) ->
     [
         ("absent.py", None, "there is no such file; [model] path names a model.py or a .keras file"),
         ("model.h5", "", "expected a Python file with build(), or a .keras file"),
-        ("model.keras", "not a zip", "Keras cannot open it"),
+        ("model.keras", "not a zip", "not a .keras file: File is not a zip file"),
         ("empty.py", "", "has no build(); define `def build() -> keras.Model`"),
         ("five.py", "def build(): return 5", "build() returned int; expected a keras.Model"),
         ("broken.py", "def build(): return nothing", "NameError: name 'nothing' is not defined"),

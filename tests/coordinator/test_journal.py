@@ -1,5 +1,6 @@
 """Nothing that was journaled is lost, and nothing else is believed."""
 
+import dataclasses
 import json
 import os
 import stat
@@ -146,11 +147,14 @@ def test_the_last_valid_checkpoint_is_found(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_checkpoint_name_stays_in_its_folder(tmp_path: Path) -> None:
+def test_a_checkpoint_is_the_file_of_its_round(tmp_path: Path) -> None:
+    """A digit that a disk has changed must not make another round of it, nor lead out of the folder."""
     with Journal(tmp_path / "run") as journal:
-        event = journal.save(1, weights(1))
-        line = {"file": "../round-001.npz", "sha256": event.sha256, "round": 1}
-        assert journal.read_checkpoint(line, SHAPES) is not None  # the file name only
+        line = dataclasses.asdict(journal.save(1, weights(1)))
+        assert journal.read_checkpoint(line, SHAPES) is not None
+        (tmp_path / "round-001.npz").write_bytes((tmp_path / "run" / "round-001.npz").read_bytes())
+        for changes in ({"round": 2}, {"file": "round-002.npz"}, {"file": "../round-001.npz"}, {"file": "a\0b"}):
+            assert journal.read_checkpoint(line | changes, SHAPES) is None
 
 
 def test_hostile_checkpoints_are_refused(tmp_path: Path) -> None:
