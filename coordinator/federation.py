@@ -126,6 +126,7 @@ class Aggregation(Table):
     method: Literal["substructure"] = "substructure"
     select: Select = "prefix"
     min_nodes: Annotated[int, Field(ge=1, le=MAX_NODES)] = 1
+    quarantine: Annotated[int, Field(ge=0, le=65_535)] = 3  # refused updates; 0: nobody, nor is plausibility judged
 
 
 class Link(Table):

@@ -114,9 +114,12 @@ class Journal:
         digest = hashlib.sha256(buffer.getvalue()).hexdigest()
         return CheckpointWritten(number, path.name, digest, weights_sha256(weights))
 
-    def last_checkpoint(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, list[npt.NDArray[np.float32]]] | None:
-        """Return the last round whose checkpoint is what was journaled, and its weights; None if there is none."""
-        for line in reversed(self.events(CheckpointWritten)):
+    def last_checkpoint(
+        self, shapes: Sequence[tuple[int, ...]], before: float = math.inf
+    ) -> tuple[int, list[npt.NDArray[np.float32]]] | None:
+        """Return the last round, of those before round `before`, whose checkpoint is what was journaled, and its
+        weights; None if there is none."""
+        for line in reversed([line for line in self.events(CheckpointWritten) if line["round"] < before]):
             weights = self.read_checkpoint(line, shapes)
             if weights is not None:
                 return int(line["round"]), weights

@@ -30,7 +30,7 @@ from coordinator.link.authentication import Terms
 from coordinator.link.errors import LinkError, NodeError
 from coordinator.link.flows import LinkStatistics
 from coordinator.link.session import Session
-from coordinator.rounds import NodeUnavailable, Order, Update
+from coordinator.rounds import NodeUnavailable, Order, Update, UpdateRefused
 from coordinator.shares import Share
 from coordinator.streaming import sample
 
@@ -120,7 +120,9 @@ class LinkNode:
                 return await attempt(order)
         except _Rebooted:
             raise NodeUnavailable("it started anew twice in one round; is its supply stable?") from None
-        except (LinkError, UpdateError, TierfedError) as error:
+        except UpdateError as error:
+            raise UpdateRefused(str(error)) from error
+        except (LinkError, TierfedError) as error:
             raise NodeUnavailable(str(error)) from error
         finally:
             self._account(order.round)
@@ -165,7 +167,7 @@ class LinkNode:
             await self._find_out(session, error)
             raise
         if offer.samples != sum(self.label_counts):
-            raise NodeUnavailable(f"its update is of {offer.samples} samples; it has {sum(self.label_counts)}")
+            raise UpdateRefused(f"its update is of {offer.samples} samples; it has {sum(self.label_counts)}")
         delta = decode(self.plan, encoding, blob, order.weights)
         if self.plan.source == "sensor":
             await session.request(Abort(), Status)  # let it capture more

@@ -19,8 +19,9 @@ from codegen.planner import EncodingChoice, Plan
 from codegen.tiers import Select, SubModel, channel_order, sub_model
 from codegen.weights import pack
 from coordinator.aggregation import Aggregator, Contribution, Weights
+from coordinator.aggregation.plausibility import Suspect, implausible
 from coordinator.aggregation.substructure import Substructure
-from coordinator.events import NodeAnswered, NodeFailed, Observer, RoundAggregated, RoundStarted
+from coordinator.events import NodeAnswered, NodeFailed, NodeRefused, Observer, RoundAggregated, RoundStarted
 
 # A node may take this much longer than its plan says, and this many seconds more, before the round goes on without it.
 PATIENCE_FACTOR = 4.0
@@ -59,9 +60,13 @@ class NodeUnavailable(Exception):  # noqa: N818 - it says what the node is
     """A node gives no update in this round; the message says why, in words that follow its name and a colon."""
 
 
+class UpdateRefused(NodeUnavailable):
+    """What a node gave cannot be true, which is worse than to give nothing: it counts against the node."""
+
+
 class Node(Protocol):
-    """A member of the federation. `settle`, then `train`; both raise NodeUnavailable, and nothing of the round is left
-    behind when they do."""
+    """A member of the federation. `settle`, then `train`; both raise NodeUnavailable (`train` UpdateRefused, too), and
+    nothing of the round is left behind when they do."""
 
     @property
     def name(self) -> str:
@@ -96,7 +101,13 @@ class Settings:
     encoding: EncodingChoice
     select: Select
     min_nodes: int
+    most_samples: int  # that a node can have
+    plausible: bool = True  # only what is plausible beside the others' updates is aggregated
     pace: float = 1.0  # how many times slower than its plan a node may be besides: emulators are
+
+    def reach(self, number: int, samples: int) -> float:
+        """Return how far a node's steps in round `number` go along gradients of norm 1."""
+        return self.learning_rate(number) / (1 - self.momentum) * self.epochs * samples / self.batch
 
 
 @dataclass(frozen=True)
@@ -109,9 +120,15 @@ class Outcome:
 
 
 async def run_round(
-    number: int, graph: Graph, weights: Weights, nodes: Sequence[Node], settings: Settings, observer: Observer
+    number: int,
+    graph: Graph,
+    weights: Weights,
+    nodes: Sequence[Node],
+    settings: Settings,
+    observer: Observer,
+    earlier: Weights | None = None,
 ) -> Outcome:
-    """Run round `number` on all nodes at once and return the new weights.
+    """Run round `number` on all nodes at once and return the new weights. `earlier`: those before the last step.
 
     The result depends on the order of `nodes` (the federation file's), not on the order in which they answer.
     """
@@ -120,18 +137,24 @@ async def run_round(
     observer(RoundStarted(number, tuple(node.name for node in nodes), settings.learning_rate(number)))
     cuts = RoundCuts(number, graph, weights, settings.select)
     tasks = [asyncio.create_task(_ask(node, number, cuts, settings, observer)) for node in nodes]
-    aggregator: Aggregator = Substructure(graph, weights)
-    answered = []
     try:
-        for task in tasks:  # in node order: an early answer waits in its task
-            contribution = await task
-            if contribution is not None:
-                aggregator.add(contribution)
-                answered.append(contribution.node)
+        contributions = [each for each in await asyncio.gather(*tasks) if each is not None]  # in node order
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    refused: dict[str, str] = {}
+    if settings.plausible:
+        suspects = [Suspect(each, settings.reach(number, each.samples)) for each in contributions]
+        refused = implausible(suspects, graph, weights, earlier)
+    aggregator: Aggregator = Substructure(graph, weights)
+    answered = []
+    for each in contributions:
+        if each.node in refused:
+            observer(NodeRefused(each.node, number, refused[each.node]))
+        else:
+            aggregator.add(each)
+            answered.append(each.node)
     enough = len(answered) >= settings.min_nodes
     reason = "" if enough else f"{len(answered)} of {len(nodes)} nodes answered; min_nodes is {settings.min_nodes}"
     result = aggregator.result() if enough else weights
@@ -175,13 +198,16 @@ async def _ask(node: Node, number: int, cuts: RoundCuts, settings: Settings, obs
         limit = settings.pace * deadline(node.plan, sum(node.label_counts), settings.epochs)
         async with asyncio.timeout(limit):
             update = await node.train(order)
-        check(update, order, cut, node)
+        check(update, order, cut, node, settings.most_samples)
     except TimeoutError:
         observer(
             NodeFailed(
                 node.name, number, f"no update within {limit:.0f} s, {PATIENCE_FACTOR * settings.pace:g} times its plan"
             )
         )
+        return None
+    except UpdateRefused as refusal:
+        observer(NodeRefused(node.name, number, str(refusal)))
         return None
     except NodeUnavailable as failure:
         observer(NodeFailed(node.name, number, str(failure)))
@@ -214,17 +240,20 @@ def adjusted(order: Order, node: Node, settings: Settings) -> Order:
     return replace(order, adjustment=logit_adjustment(node.label_counts))
 
 
-def check(update: Update, order: Order, cut: SubModel, node: Node) -> None:
-    """Raise NodeUnavailable unless `update` may enter the global model."""
+def check(update: Update, order: Order, cut: SubModel, node: Node, most_samples: int) -> None:
+    """Raise UpdateRefused unless `update` may enter the global model, as far as it tells by itself."""
     shapes = [tensor.shape for tensor in cut.graph.tensors if tensor.trainable]
+    samples = sum(node.label_counts)
     if update.round != order.round:
-        raise NodeUnavailable(f"answered for round {update.round}, not {order.round}")
+        raise UpdateRefused(f"answered for round {update.round}, not {order.round}")
     if [delta.shape for delta in update.delta] != shapes:
-        raise NodeUnavailable(f"its update does not have the shapes of tier {cut.tier.name}")
-    if update.samples != sum(node.label_counts):
-        raise NodeUnavailable(f"says {update.samples} samples, but its labels make {sum(node.label_counts)}")
+        raise UpdateRefused(f"its update does not have the shapes of tier {cut.tier.name}")
+    if update.samples != samples:
+        raise UpdateRefused(f"says {update.samples} samples, but its labels make {samples}")
+    if samples > most_samples:
+        raise UpdateRefused(f"says {samples} samples; samples_per_node is {most_samples}")
     if not np.isfinite(update.loss) or not all(np.isfinite(delta).all() for delta in update.delta):
-        raise NodeUnavailable("its update is not finite; a smaller learning_rate may help")
+        raise UpdateRefused("its update is not finite; a smaller learning_rate may help")
 
 
 def deadline(plan: Plan, samples: int, epochs: int) -> float:

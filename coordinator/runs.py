@@ -28,6 +28,7 @@ from coordinator.federation import Federation
 from coordinator.journal import Journal, weights_sha256, write_durably
 from coordinator.link.ports import Opener, open_port
 from coordinator.nodes import LinkNode
+from coordinator.quarantine import due, quarantined
 from coordinator.report import SETTINGS, write_report
 from coordinator.results import Inputs, Summary, earlier_seconds, headers, load, summarise, write_keras
 from coordinator.roster import assemble, introductions
@@ -92,6 +93,8 @@ def round_settings(federation: Federation) -> Settings:
         encoding=federation.link.encoding,
         select=aggregation.select,
         min_nodes=aggregation.min_nodes,
+        most_samples=federation.data.samples_per_node,
+        plausible=aggregation.quarantine > 0,
     )
 
 
@@ -155,6 +158,12 @@ class Part:
             )
         return weights
 
+    def _earlier(self, number: int) -> Weights | None:
+        """Return the weights that the last step, to those after round `number`, began with; None if there is none."""
+        shapes = [tensor.shape for tensor in self._inputs.graph.tensors]
+        before = self._journal.last_checkpoint(shapes, before=number)
+        return None if number == 0 else self._inputs.weights if before is None else before[1]
+
     def start(self, nodes: Sequence[LinkNode], number: int) -> None:
         """Journal that the run begins after round `number`: not before the nodes are there, so that a mistyped port
         leaves no run behind."""
@@ -177,13 +186,15 @@ class Part:
         settings = dataclasses.replace(round_settings(self._inputs.federation), pace=pace)
         await self._catch_up(number)  # wakes up TensorFlow, too, which would hold up the links of a round
         evaluation: asyncio.Task[None] | None = None
+        earlier = self._earlier(number)
         barren = 0  # rounds in a row that were not aggregated
         try:
             for current in range(number + 1, self._inputs.federation.training.rounds + 1):
-                outcome = await run_round(current, self._inputs.graph, weights, nodes, settings, self.emit)
+                free = self._free(nodes, current)
+                outcome = await run_round(current, self._inputs.graph, weights, free, settings, self.emit, earlier)
                 slices = self._slices(current, weights)
-                weights = outcome.weights
                 if outcome.aggregated:  # else there is nothing new to keep, and --resume may do the round again
+                    earlier, weights = weights, outcome.weights
                     self.emit(await asyncio.to_thread(self._journal.save, current, weights))
                 barren = 0 if outcome.aggregated else barren + 1
                 if barren == BARREN_ROUNDS:
@@ -194,12 +205,21 @@ class Part:
                 if evaluation is not None:
                     await evaluation
                 evaluation = asyncio.create_task(self._evaluate(current, weights, slices))
+            self._free(nodes, self._inputs.federation.training.rounds + 1)
             if evaluation is not None:
                 await evaluation
         finally:
             if evaluation is not None:
                 evaluation.cancel()
         return weights
+
+    def _free(self, nodes: Sequence[LinkNode], number: int) -> list[LinkNode]:
+        """Return the nodes that take part in round `number`; those that do not from here on are told."""
+        offences = self._inputs.federation.aggregation.quarantine
+        for event in due(self._journal.lines, [node.name for node in nodes], number, offences):
+            self.emit(event)
+        kept_out = quarantined(self._journal.lines)
+        return [node for node in nodes if node.name not in kept_out]
 
     async def _catch_up(self, last: int) -> None:
         """Evaluate what has not been: the untrained model, or rounds whose evaluation a crash cut off."""

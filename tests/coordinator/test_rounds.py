@@ -16,7 +16,7 @@ from codegen.tiers import Select, tiers_from
 from codegen.weights import unpack
 from coordinator import rounds
 from coordinator.aggregation import Weights
-from coordinator.events import Event, NodeAnswered, NodeFailed, RoundAggregated, RoundStarted
+from coordinator.events import Event, NodeAnswered, NodeFailed, NodeRefused, RoundAggregated, RoundStarted
 from coordinator.rounds import NodeUnavailable, Order, Outcome, Settings, Update, run_round
 
 HIDDEN = Layer("hidden", "dense", (1, 1, 12), (1, 1, 8), slope=0.1, bias=True, trainable=True)
@@ -24,7 +24,7 @@ LOGITS = Layer("logits", "dense", (1, 1, 8), (1, 1, 3), bias=True, trainable=Tru
 GRAPH = Graph("tiny", (HIDDEN, LOGITS), 3, True)
 SETTINGS = Settings(
     seed=7, learning_rate=lambda number: 0.5**number, momentum=0.0, epochs=2, batch=8, nested=True,
-    logit_adjustment=True, encoding="auto", select="prefix", min_nodes=2,
+    logit_adjustment=True, encoding="auto", select="prefix", min_nodes=2, most_samples=10,
 )  # fmt: skip
 
 
@@ -83,8 +83,8 @@ def bits(tensors: Weights) -> list[bytes]:
     return [tensor.tobytes() for tensor in tensors]
 
 
-def failures(events: list[Event]) -> dict[str, str]:
-    return {event.node: event.reason for event in events if isinstance(event, NodeFailed)}
+def failures(events: list[Event], kind: type[NodeFailed] | type[NodeRefused] = NodeFailed) -> dict[str, str]:
+    return {event.node: event.reason for event in events if isinstance(event, kind)}
 
 
 def test_the_order_of_arrival_changes_nothing() -> None:
@@ -166,8 +166,13 @@ def with_value(value: float) -> Callable[[Update], Update]:
     return change
 
 
-FAULTS = [
-    (refuse, "its port vanished"),
+def test_a_node_that_gives_nothing_has_failed() -> None:
+    outcome, events = play([Local("a"), Local("gone", change=refuse), Local("c")])
+    assert outcome.aggregated and outcome.answered == ("a", "c")
+    assert (failures(events), failures(events, NodeRefused)) == ({"gone": "its port vanished"}, {})
+
+
+OFFENCES = [
     (with_value(np.nan), "not finite"),
     (with_value(-np.inf), "not finite"),
     (lambda update: replace(update, loss=float("nan")), "not finite"),
@@ -178,13 +183,29 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("change", "sentence"), FAULTS)
-def test_the_round_goes_on_without_a_node_that_fails(change: Callable[[Update], Update], sentence: str) -> None:
+@pytest.mark.parametrize(("change", "sentence"), OFFENCES)
+def test_what_cannot_be_true_is_refused(change: Callable[[Update], Update], sentence: str) -> None:
     outcome, events = play([Local("a"), Local("bad", change=change), Local("c")])
     alone, _ = play([Local("a"), Local("c")])
     assert outcome.aggregated and outcome.answered == ("a", "c")
-    assert sentence in failures(events)["bad"]
+    assert sentence in failures(events, NodeRefused)["bad"] and not failures(events)
     assert bits(outcome.weights) == bits(alone.weights)
+
+
+def test_a_node_that_says_it_has_more_samples_than_there_are_is_refused() -> None:
+    outcome, events = play([Local("a"), Local("bad", label_counts=(10, 1, 0)), Local("c")])
+    assert outcome.answered == ("a", "c")
+    assert failures(events, NodeRefused) == {"bad": "says 11 samples; samples_per_node is 10"}
+
+
+@pytest.mark.parametrize("plausible", [True, False])
+def test_what_is_not_plausible_is_not_aggregated(plausible: bool) -> None:
+    huge = Local("huge", change=lambda update: replace(update, delta=[1e4 * each for each in update.delta]))
+    outcome, events = play([Local("a"), huge, Local("b"), Local("c")], settings=replace(SETTINGS, plausible=plausible))
+    alone, _ = play([Local("a"), Local("b"), Local("c")])
+    assert (bits(outcome.weights) == bits(alone.weights)) == plausible
+    assert outcome.answered == (("a", "b", "c") if plausible else ("a", "huge", "b", "c"))
+    assert ["more than" in reason for reason in failures(events, NodeRefused).values()] == [True] * plausible
 
 
 def test_a_node_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
