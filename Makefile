@@ -1,4 +1,4 @@
-# make demo · make test · make fuzz · make setup · make clean   Needs Python 3.11 to 3.13, a C compiler and PyPI.
+# make demo · make test · make campaign · make fuzz · make setup · make clean   Needs Python 3.11 to 3.13, a C compiler, PyPI.
 
 PYTHON ?= python3
 MINUTES ?= 5
@@ -31,6 +31,10 @@ test: setup
 # needs clang; what is found is kept in build/fuzz
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
+# 10,000 simulated runs, each with the faults of its seed: minutes
+campaign: setup
+	$(BIN)/python -m simulation.campaign
 
 clean:
 	rm -rf .pio .platformio .tierfed platformio.local.ini runs/demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,21 +9,25 @@ import numpy as np
 
 from coordinator.events import CheckpointWritten, NodeFailed, RoundAggregated, RunEnded
 from coordinator.journal import of_kind, read_journal, weights_sha256
-from simulation.play import Ending, Violation
+from simulation.play import KILLED, Ending, Violation
 from simulation.world import World
+
+COMPLETED = "to the bit"  # as if nothing had happened
+RESUMED = "killed, resumed to the bit"
+REFUSED = "refused in words, resumed to the bit"
+LOST = "node lost for a round"  # the bits are those of a run without it in that round
+OUTCOMES = (COMPLETED, RESUMED, REFUSED, LOST)
 
 
 def judge(world: World, ending: Ending, folder: Path) -> str:
-    """Return what a run that was held in `folder` ended in, in words of the campaign's table. Raises Violation."""
+    """Return which of OUTCOMES a run that was held in `folder` came to. Raises Violation."""
     _judge_weights(world, ending)
     _judge_journal(world, ending, folder)
-    words = [part for part in ending.parts if part not in ("", "killed")]
-    lost = any(len(names) < len(world.names) for names in ending.answered)
-    if words:
-        return "refused in words, resumed"
-    if lost:
-        return "node lost for a round"
-    return "killed, resumed to the bit" if "killed" in ending.parts else "completed to the bit"
+    if any(len(names) < len(world.names) for names in ending.answered):
+        return LOST
+    if not set(ending.parts) - {"", KILLED}:
+        return COMPLETED if len(ending.parts) == 1 else RESUMED
+    return REFUSED
 
 
 def _judge_weights(world: World, ending: Ending) -> None:

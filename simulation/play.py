@@ -4,7 +4,7 @@ them all."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 LONGEST = 3600.0  # seconds of virtual time that one coordinator may take
+KILLED = "killed"
 PARTS = 8  # coordinators that a run may take
+
+Show = Callable[[float, Event], None]  # the virtual time, and what happens
+
+
+def ignore(_time: float, _event: Event) -> None:
+    """Show nothing."""
 
 
 class Violation(AssertionError):  # noqa: N818 - it says what was done to a promise
@@ -46,7 +53,7 @@ class Ending:
 class Play:
     """One run; `run` may be called once."""
 
-    def __init__(self, world: World, faults: Sequence[Fault], folder: Path, seed: int) -> None:
+    def __init__(self, world: World, faults: Sequence[Fault], folder: Path, seed: int, show: Show) -> None:
         """`folder` is empty; `seed` is that of bytes which faults make up."""
         self._world = world
         self._faults = faults
@@ -54,6 +61,7 @@ class Play:
         self._seed = seed
         self._injected: list[Fault] = []
         self._events: list[Event] = []
+        self._show = show
         self._cables = {f"sim{at}": Cable(f"sim{at}", node) for at, node in enumerate(world.nodes(folder))}
         self._cuts = {_cut(fault): fault for fault in faults if fault.kind in DISK}
         self._disk = Disk(self._folder, list(self._cuts), self._killed)
@@ -96,7 +104,7 @@ class Play:
             raise Violation(f"the coordinator still runs after {LONGEST:g} s")
         if self._dead.done():
             await self._bury(task)
-            return "killed"
+            return KILLED
         error = task.exception()
         if error is None:
             return ""
@@ -117,6 +125,7 @@ class Play:
     def _observe(self, event: Event) -> None:
         if not self._dead.done():
             self._events.append(event)
+            self._show(self._loop.time(), event)
 
     def _killed(self) -> None:
         self._dead.set_result(None)

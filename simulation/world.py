@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 import boards
-from codegen.prebuild import firmware_hash
+from codegen.prebuild import fingerprint, firmware_hash, inputs
 from coordinator import federation
 from coordinator.aggregation import Weights
 from coordinator.results import Inputs, load
@@ -22,8 +23,8 @@ from coordinator.shares import deal
 from simulation.cable import Cable
 from simulation.clock import run_virtually
 from simulation.faults import Extent, Fault
-from simulation.node import SimulatedNode, compile_node
-from simulation.play import Ending, Play
+from simulation.node import MEMORY_PORT, SimulatedNode, compile_node
+from simulation.play import Ending, Play, Show, ignore
 
 MODEL = """
 import keras
@@ -97,13 +98,14 @@ class World:
         self.names = [spec.name for spec in self.federation.nodes()]
         self._shares = deal(self.federation)
         self._references: dict[tuple[tuple[str, ...], ...], Weights] = {}
-        images = folder / f"{firmware_hash(boards.PROJECT_ROOT):08x}"
-        if not images.exists():
-            unfinished = images.with_suffix(".tmp")
-            for plan in self.inputs.plans.values():
-                compile_node(self.inputs, plan, unfinished)
-            unfinished.rename(images)
-        self._images = images
+        root = boards.PROJECT_ROOT
+        made_from = fingerprint([*inputs(root, self.federation.path), MEMORY_PORT], root)
+        self._images = folder / f"{firmware_hash(root):08x}-{made_from[:8]}"
+        if not self._images.exists():
+            unfinished = self._images.with_suffix(".tmp")
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(lambda plan: compile_node(self.inputs, plan, unfinished), self.inputs.plans.values()))
+            unfinished.rename(self._images)
 
     def nodes(self, folder: Path) -> list[SimulatedNode]:
         """Return the federation's nodes, without power; each has a copy of its library in `folder`: what is loaded
@@ -115,9 +117,10 @@ class World:
             nodes.append(SimulatedNode(spec.name, node_uid(spec), plan, library, self._shares[spec.name]))
         return nodes
 
-    def play(self, faults: Sequence[Fault], folder: Path, seed: int = 0) -> Ending:
-        """Hold a run in `folder`, which is empty, with these faults; begun again with --resume as often as it takes."""
-        return run_virtually(lambda: Play(self, faults, folder, seed).run())
+    def play(self, faults: Sequence[Fault], folder: Path, seed: int = 0, show: Show = ignore) -> Ending:
+        """Hold a run in `folder`, which is empty, with these faults; begun again with --resume as often as it takes.
+        `show` is given every event and the virtual time. Raises Violation."""
+        return run_virtually(lambda: Play(self, faults, folder, seed, show).run())
 
     @cached_property
     def extent(self) -> Extent:

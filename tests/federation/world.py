@@ -16,22 +16,8 @@ from coordinator.emulation import Twins
 from coordinator.events import Event, Observer
 from coordinator.federation import Federation
 from coordinator.results import Summary
+from simulation.world import MODEL, data
 
-MODEL = """
-import keras
-
-def build():
-    layers = keras.layers
-    return keras.Sequential([
-        keras.Input((8, 8, 1)),
-        layers.Conv2D(4, 3, strides=2, padding="same", name="conv"),
-        layers.LeakyReLU(negative_slope=0.1),
-        layers.Flatten(),
-        layers.Dense({hidden}, name="hidden"),
-        layers.LeakyReLU(negative_slope=0.1),
-        layers.Dense(4, activation="softmax", name="logits"),
-    ], name="small")
-"""
 SETTINGS = """
 name = "small"
 seed = {seed}
@@ -151,22 +137,6 @@ def make(folder: Path) -> World:
     world = World(folder)
     world.programs = emulation.build(world.describe(), folder / "pio")
     return world
-
-
-def data() -> dict[str, np.ndarray]:
-    """Four classes of 8×8 images: a bright quadrant each, in noise."""
-    rng = np.random.default_rng(0)
-
-    def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
-        labels = np.arange(count) % 4
-        images = rng.integers(0, 120, (count, 8, 8))
-        for image, label in zip(images, labels, strict=True):
-            top, left = 4 * (label // 2), 4 * (label % 2)
-            image[top : top + 4, left : left + 4] += 120
-        return images.astype(np.uint8), labels.astype(np.uint8)
-
-    (x_train, y_train), (x_test, y_test) = draw(600), draw(400)
-    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 
 def write(path: Path, content: bytes) -> Path:

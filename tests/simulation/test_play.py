@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simulation.faults import Fault, draw
-from simulation.judge import judge
+from simulation.judge import COMPLETED, judge
 from simulation.world import World
 
 
@@ -18,7 +18,7 @@ def play(small: World, folder: Path, *faults: Fault, seed: int = 0) -> str:
 def test_an_undisturbed_run_is_completed_in_one_part(small: World, tmp_path: Path) -> None:
     ending = small.play((), tmp_path)
     assert (ending.parts, ending.answered) == ([""], (tuple(small.names),) * 2)
-    assert judge(small, ending, tmp_path) == "completed to the bit"
+    assert judge(small, ending, tmp_path) == COMPLETED
     assert any(
         not np.array_equal(after, before) for after, before in zip(ending.weights, small.inputs.weights, strict=True)
     )
