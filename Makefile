@@ -4,7 +4,7 @@ PYTHON ?= python3
 MINUTES ?= 5
 BIN := .venv/bin
 
-.PHONY: setup demo test fuzz clean
+.PHONY: setup demo test fuzz campaign clean
 
 setup: .venv/ready
 	@$(BIN)/python -m boards.seed
