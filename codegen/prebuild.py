@@ -150,6 +150,28 @@ def place_shard(out: Path, shard: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def place_key(out: Path, key: str) -> None:
+    """Make `out`/node_key.h of a key file if it has changed, for its owner alone; without one there must be none."""
+    path = out / "node_key.h"
+    if not key:
+        if path.exists():
+            path.unlink()
+        return
+    try:
+        digits = Path(key).read_bytes()
+    except OSError as error:
+        raise PrebuildError(f"TIERFED_KEY: {key} cannot be read ({error.strerror})") from None
+    if not re.fullmatch(rb"[0-9a-fA-F]{64}\r?\n?", digits):
+        raise PrebuildError(f"TIERFED_KEY: {key} is no key; expected 64 hexadecimal digits and a newline")
+    listed = ",".join(f"0x{byte:02x}" for byte in bytes.fromhex(digits.decode()))
+    text = f"/* Generated, and secret. */\n#define NODE_KEY {listed}\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        if path.exists():
+            path.unlink()
+        with os.fdopen(os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+
+
 def identity_defines(uid: str) -> list[tuple[str, Any]]:
     """The node's unique id, if the build gives it one."""
     if uid and not re.fullmatch(r"[0-9a-fA-F]{16}", uid):
@@ -202,10 +224,14 @@ def configure(env: Any) -> None:
     if generate(root, board, federation, out):
         print(f"Generated {out.relative_to(root) if root in out.parents else out} for {board}")
     place_shard(out, os.environ.get("TIERFED_SHARD", ""))
+    key = os.environ.get("TIERFED_KEY", "")
+    place_key(out, key)
     optimize = "-Os" if env.subst("$PIOPLATFORM") in SMALL else "-O2"
     defines = [*link_defines(root, board), *identity_defines(os.environ.get("TIERFED_UID", ""))]
     if env.subst("$PIOPLATFORM") in SMALL and samples_in_flash(out):  # which an AVR reads by instructions of its own
         defines.append(("ENGINE_SAMPLES_IN_FLASH", 1))
+    if key or env.subst("$PIOPLATFORM") == "native":  # a twin has its key from a file when it starts
+        defines.append(("NODE_KEYED", 1))
     sources = Path(env.subst("$PROJECT_SRC_DIR")).resolve()
     sensor = None if env.subst("$PIOPLATFORM") == "native" else sensor_folder(out, federation)  # a twin replays a file
     if env.IsIntegrationDump():  # what an editor's index is made from

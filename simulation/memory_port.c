@@ -20,6 +20,8 @@ static const uint8_t *features;
 static const uint16_t *labels;
 static uint32_t samples, feature_count, clock_ms, rate, boot;
 static uint8_t identity[8] = "memory!";
+static uint8_t key[32];
+static bool keyed;
 static uint32_t captured, recorded; /* by the sensor: samples given out, and those that there are */
 
 void memory_boot(const uint8_t *features_in, const uint16_t *labels_in, uint32_t samples_in, uint32_t feature_count_in);
@@ -31,6 +33,7 @@ uint32_t memory_rate(void);
 void memory_record(uint32_t count);
 void memory_identify(const uint8_t id[8], uint32_t boot_id);
 bool memory_run(uint32_t milliseconds, const uint8_t *bytes, uint32_t count);
+void memory_key(const uint8_t *bytes);
 
 static void put(struct queue *queue, const uint8_t *bytes, uint32_t count)
 {
@@ -119,6 +122,15 @@ bool memory_run(uint32_t milliseconds, const uint8_t *bytes, uint32_t count)
     }
 }
 
+/* From the next boot on; NULL: none. Only a node built with NODE_KEYED asks for it. */
+void memory_key(const uint8_t *bytes)
+{
+    keyed = bytes != NULL;
+    if (keyed) {
+        memcpy(key, bytes, sizeof key);
+    }
+}
+
 /// What the node calls ///
 
 #if MODEL_SOURCE_SENSOR
@@ -187,4 +199,10 @@ const uint8_t *port_sample(uint32_t index, uint16_t *label)
     memcpy(sample, features + (uint32_t)(index * feature_count), feature_count);
     *label = labels[index];
     return sample;
+}
+
+bool port_key(uint8_t out[32])
+{
+    memcpy(out, key, sizeof key);
+    return keyed;
 }

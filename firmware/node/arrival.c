@@ -47,16 +47,21 @@ bool arrival_sum(struct arrival *arrival, const uint8_t *bytes, size_t most)
     return count > 0;
 }
 
-bool arrival_commit(struct arrival *arrival, const struct link_frame *frame, const uint8_t *bytes, uint8_t state)
+bool arrival_commit(struct arrival *arrival, const struct link_frame *frame, const struct authentication_blob *blob,
+                    uint8_t state)
 {
     if (!link_incoming_complete(&arrival->in)) {
         wire_error(frame->transfer, ERROR_WRONG_STATE, state);
         return false;
     }
-    arrival_sum(arrival, bytes, SIZE_MAX);
-    arrival->spoiled = arrival->crc != arrival->in.crc;
-    if (arrival->spoiled) {
+    arrival_sum(arrival, blob->bytes, SIZE_MAX);
+    arrival->spoiled = true;
+    if (arrival->crc != arrival->in.crc) {
         wire_error(frame->transfer, ERROR_BAD_CRC, arrival->crc);
+    } else if (!authentication_accepts(blob, arrival->in.size)) {
+        wire_error(frame->transfer, ERROR_WRONG_MAC, frame->type);
+    } else {
+        arrival->spoiled = false;
     }
     return !arrival->spoiled;
 }

@@ -3,6 +3,7 @@
 #ifndef ARRIVAL_H
 #define ARRIVAL_H
 
+#include "authentication.h"
 #include "link/link.h"
 #include "protocol.h"
 
@@ -25,7 +26,9 @@ bool arrival_owns(const struct arrival *arrival, uint8_t transfer);
 void arrival_data(struct arrival *arrival, const struct link_frame *frame, uint8_t *bytes);
 /* Sum at most so many bytes more of what has come without a gap; false if there are none. */
 bool arrival_sum(struct arrival *arrival, const uint8_t *bytes, size_t most);
-/* COMMIT in this state of the round. False: it is not here, or not what BEGIN said, and that is answered. */
-bool arrival_commit(struct arrival *arrival, const struct link_frame *frame, const uint8_t *bytes, uint8_t state);
+/* COMMIT in this state of the round. False: it is not here, not what BEGIN said or not the host's, and that is
+ * answered. */
+bool arrival_commit(struct arrival *arrival, const struct link_frame *frame, const struct authentication_blob *blob,
+                    uint8_t state);
 
 #endif

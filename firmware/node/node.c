@@ -1,5 +1,6 @@
 #include "node.h"
 
+#include "authentication.h"
 #include "encoding.h"
 #include "engine/flash.h"
 #include "link/link.h"
@@ -21,6 +22,7 @@
 void node_start(void)
 {
     wire_start();
+    authentication_start();
     round_start();
     samples_start();
 }
@@ -39,7 +41,8 @@ static void identify(uint8_t id[8])
 #endif
 }
 
-static void hello(uint8_t transfer)
+/* Builds HELLO in the next frame; returns its length. */
+static uint8_t hello(void)
 {
     static const struct message_hello always ENGINE_FLASH = {
         .protocol = PROTOCOL_VERSION,
@@ -60,10 +63,10 @@ static void hello(uint8_t transfer)
     hello.boot = port_boot_id();
     hello.samples = samples_count();
     identify(hello.uid);
-    wire_send(FRAME_HELLO, transfer, 0, message_hello_write(wire_payload(), &hello));
+    return message_hello_write(wire_payload(), &hello);
 }
 
-/* Counted in the frame itself, by a walk over the samples: no table of them in RAM. The host knows those it streams. */
+/* Counted in the frame itself. */
 static void labels(uint8_t transfer, uint16_t first)
 {
     const uint16_t room = (LINK_MTU - MESSAGE_LABELS_SIZE) / 2;
@@ -72,17 +75,7 @@ static void labels(uint8_t transfer, uint16_t first)
     const struct message_labels header = {first};
     uint8_t *payload = wire_payload();
     const uint8_t length = (uint8_t)(message_labels_write(payload, &header) + 2 * count);
-    memset(payload + MESSAGE_LABELS_COUNTS_OFFSET, 0, 2U * count);
-    const uint32_t samples = count > 0 && !MODEL_SOURCE_STREAM ? samples_count() : 0;
-    for (uint32_t i = 0; i < samples; i++) {
-        uint16_t label = 0;
-        samples_get(i, &label);
-        const uint16_t place = (uint16_t)(label - first); /* labels below `first` wrap to the far end */
-        if (place < count) {
-            const uint16_t so_far = message_labels_counts_get(payload, (uint8_t)place);
-            message_labels_counts_set(payload, (uint8_t)place, so_far == UINT16_MAX ? so_far : (uint16_t)(so_far + 1));
-        }
-    }
+    samples_count_labels(first, count, payload + MESSAGE_LABELS_COUNTS_OFFSET);
     wire_send(FRAME_LABELS, transfer, 0, length);
 }
 
@@ -110,7 +103,7 @@ static bool handle_query(const struct link_frame *frame)
         if (!message_hello_request_read(frame->payload, frame->length, &hello_request)) {
             return false;
         }
-        hello(frame->transfer);
+        wire_send(FRAME_HELLO, frame->transfer, 0, hello());
         return true;
     case FRAME_LABELS_REQUEST:
         if (!message_labels_request_read(frame->payload, frame->length, &labels_request)) {
@@ -133,9 +126,32 @@ static bool handle_query(const struct link_frame *frame)
     }
 }
 
+/* The two requests that only a node with a key knows; false: it is another one. */
+static bool authenticate(const struct link_frame *frame)
+{
+#if NODE_KEYED
+    if (authentication_is_keyed() && frame->type == FRAME_CHALLENGE) {
+        hello();
+        authentication_challenge(frame);
+        return true;
+    }
+    if (authentication_is_keyed() && frame->type == FRAME_AUTHENTICATE) {
+        if (authentication_begin(frame)) {
+            round_status(frame->transfer);
+        }
+        return true;
+    }
+#endif
+    (void)frame;
+    return false;
+}
+
 /* Kept out of node_poll, whose stack is also below all of training: a HELLO alone is 72 bytes. */
 static __attribute__((noinline)) void handle(const struct link_frame *frame)
 {
+    if (!authentication_admits(frame) || authenticate(frame)) {
+        return;
+    }
     switch (frame->type) {
     case FRAME_HELLO_REQUEST:
     case FRAME_LABELS_REQUEST:

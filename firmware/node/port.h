@@ -1,4 +1,4 @@
-/* What a port gives a node. Four functions are its own; the other five have a default in ports/common, which a port
+/* What a port gives a node. Four functions are its own; the other six have a default in ports/common, which a port
  * replaces by defining its own. */
 #ifndef PORT_H
 #define PORT_H
@@ -23,5 +23,8 @@ uint32_t port_sample_count(void);
 /* Sample `index` < port_sample_count(): MODEL_FEATURES bytes and a label < MODEL_CLASSES. The pointer is valid until
  * the next call. */
 const uint8_t *port_sample(uint32_t index, uint16_t *label);
+/* The key that whoever uses the node must have; false: it has none. Asked only if NODE_KEYED is 1. Default: the one that
+ * the build compiles in. */
+bool port_key(uint8_t key[32]);
 
 #endif

@@ -1,6 +1,7 @@
 #include "round.h"
 
 #include "arrival.h"
+#include "authentication.h"
 #include "encoding.h"
 #include "engine/engine.h"
 #include "model.h"
@@ -228,13 +229,14 @@ void round_commit(const struct link_frame *frame)
         return;
     }
     if (MODEL_SOURCE_STREAM && stream_owns(frame->transfer)) {
-        if (stream_commit(frame, node.state)) {
+        if (stream_commit(frame, commit.mac, &node.setup, node.state)) {
             round_status(frame->transfer);
         }
         return;
     }
     if (node.state == STATE_READY) {
-        if (!arrival_commit(&node.weights, frame, weights_bytes(), node.state)) {
+        const struct authentication_blob blob = {weights_bytes(), commit.mac, &node.setup, TRANSFER_WEIGHTS};
+        if (!arrival_commit(&node.weights, frame, &blob, node.state)) {
             return;
         }
         const uint32_t bad = weights_first_bad();
@@ -345,7 +347,7 @@ void round_fetch(const struct link_frame *frame)
     } else if (!link_outgoing_begin(&node.out, frame->transfer, fetch.payload, node.size)) {
         refuse(frame, ERROR_WRONG_SIZE, LINK_MTU);
     } else {
-        const struct message_offer offer = {
+        struct message_offer offer = {
             .round = fetch.round,
             .encoding = fetch.encoding,
             .size = node.size,
@@ -354,6 +356,7 @@ void round_fetch(const struct link_frame *frame)
             .loss = training_loss(),
             .saturated = training_saturated(),
         };
+        authentication_sign(&offer, &node.setup, node.weights.in.crc);
         wire_send(FRAME_OFFER, frame->transfer, 0, message_offer_write(wire_payload(), &offer));
     }
 }

@@ -1,5 +1,25 @@
 #include "samples.h"
 
+#include "protocol.h"
+
+#include <string.h>
+
+/* By a walk over the samples: no table of them in RAM. The host knows those that it streams. */
+void samples_count_labels(uint16_t first, uint8_t count, uint8_t *counts)
+{
+    memset(counts, 0, 2U * count);
+    const uint32_t samples = count > 0 && !MODEL_SOURCE_STREAM ? samples_count() : 0;
+    for (uint32_t i = 0; i < samples; i++) {
+        uint16_t label = 0;
+        samples_get(i, &label);
+        const uint16_t place = (uint16_t)(label - first); /* labels below `first` wrap to the far end */
+        if (place < count) {
+            const uint16_t so_far = protocol_get_u16(counts + 2 * place);
+            protocol_put_u16(counts + 2 * place, so_far == UINT16_MAX ? so_far : (uint16_t)(so_far + 1));
+        }
+    }
+}
+
 #if MODEL_SOURCE_FLASH
 
 #include "port.h"
@@ -19,8 +39,6 @@ const uint8_t *samples_get(uint32_t index, uint16_t *label)
 #elif MODEL_SOURCE_SENSOR
 
 #include "sensor.h"
-
-#include <string.h>
 
 static struct {
     uint32_t count;

@@ -14,6 +14,9 @@ uint32_t samples_count(void);
 /* Sample `index` < samples_count(): MODEL_FEATURES bytes and a label < MODEL_CLASSES; of a stream the one that is here,
  * whatever the index. The pointer is valid until the next call. */
 const uint8_t *samples_get(uint32_t index, uint16_t *label);
+/* How many samples each of `count` labels from `first` on has: u16 each, little-endian, held at 65,535; none of a
+ * stream. */
+void samples_count_labels(uint16_t first, uint8_t count, uint8_t *counts);
 
 #if MODEL_SOURCE_SENSOR
 /* One sample more if the sensor has one, in place of the oldest if there is no room; false if it has none. Not to be

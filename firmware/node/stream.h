@@ -19,9 +19,9 @@ void stream_begin(const struct link_frame *frame, const struct message_begin *be
 /* DATA and COMMIT of this transfer number are about the sample, not the weights. */
 bool stream_owns(uint8_t transfer);
 void stream_data(const struct link_frame *frame); /* answered */
-/* COMMIT. False: refused, and answered. True: the sample is the next one, and waits to be trained; or it is the last one
- * again, which was trained. */
-bool stream_commit(const struct link_frame *frame, uint8_t state);
+/* COMMIT, with this MAC, in a round that `setup` began. False: refused, and answered. True: the sample is the next one,
+ * and waits to be trained; or it is the last one again, which was trained. */
+bool stream_commit(const struct link_frame *frame, const uint8_t *mac, const struct message_setup *setup, uint8_t state);
 
 /* Whether a sample waits to be trained; it does no longer. */
 bool stream_next(void);

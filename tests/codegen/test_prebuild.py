@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codegen.prebuild import PrebuildError, identity_defines, place_shard, sensor_folder
+from codegen.prebuild import PrebuildError, identity_defines, place_key, place_shard, sensor_folder
 from coordinator.data import write_shard
 
 
@@ -65,3 +65,32 @@ def test_a_sensors_code_lies_beside_the_federation_file(tmp_path: Path) -> None:
         (folder / name).touch()
     (folder / "sensor.cpp").touch()
     assert sensor_folder(tmp_path, federation) == folder
+
+
+KEY = "00ff" * 16
+
+
+def test_a_key_becomes_bytes_that_only_their_owner_may_read(tmp_path: Path) -> None:
+    (tmp_path / "node.key").write_text(KEY + "\n")
+    header = tmp_path / "node_key.h"
+    place_key(tmp_path, str(tmp_path / "node.key"))
+    assert header.read_text().splitlines()[-1] == "#define NODE_KEY " + ",".join(["0x00", "0xff"] * 16)
+    assert header.stat().st_mode & 0o777 == 0o600
+    made = header.stat()
+    place_key(tmp_path, str(tmp_path / "node.key"))
+    assert header.stat().st_mtime_ns == made.st_mtime_ns
+    (tmp_path / "node.key").write_text(KEY.replace("00", "01"))
+    place_key(tmp_path, str(tmp_path / "node.key"))
+    assert "0x01,0xff" in header.read_text() and header.stat().st_mode & 0o777 == 0o600
+    place_key(tmp_path, "")
+    assert not header.exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"ff" * 31, b"ff" * 33, b"fg" * 32, b"ff" * 32 + b"\n\n", b"\0" * 64])
+def test_a_bad_key_is_refused_and_shown_to_nobody(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "bad.key").write_bytes(content)
+    with pytest.raises(PrebuildError, match=r"TIERFED_KEY: .*bad.key (cannot be read|is no key)") as caught:
+        place_key(tmp_path, str(tmp_path / "bad.key"))
+    assert "ff" not in str(caught.value).replace(str(tmp_path), "")
+    assert not (tmp_path / "node_key.h").exists()

@@ -29,7 +29,7 @@ from coordinator.global_model import global_model
 from coordinator.link.ports import open_port
 from coordinator.link.session import Session
 from tests.firmware.conftest import CompileProgram
-from tests.firmware.node.harness import NATIVE
+from tests.firmware.node.harness import KEYED, NATIVE
 from tests.firmware.rounds import hold_round
 
 EXAMPLE = PROJECT_ROOT / "examples" / "mnist" / "federation.toml"
@@ -203,7 +203,7 @@ def test_a_round_on_the_chip_is_the_twins_to_the_bit(image: Image, compile_progr
         "LINK_MTU": training.mtu, "LINK_WINDOW": training.window, "FIRMWARE_HASH": f"{firmware_hash(PROJECT_ROOT)}UL",
     }  # fmt: skip
     flags = [f"-D{name}={value}" for name, value in defines.items()]
-    twin = compile_program(NATIVE, ("-O2", f"-I{image.generated}", f"-I{PROJECT_ROOT / 'firmware'}", *flags))
+    twin = compile_program(NATIVE, (KEYED, "-O2", f"-I{image.generated}", f"-I{PROJECT_ROOT / 'firmware'}", *flags))
     expected, _ = round_of([str(twin), "--shard", str(image.shard), "--uid", UID], image)
     actual, said = round_of(emulators.command(image.board.training.emulation[-1], image.elf, image.board, UID), image)
     before, after = (

@@ -3,6 +3,7 @@
 #include "native.h"
 
 #include "model.h"
+#include "node/authentication.h"
 #include "node/node.h"
 
 #include <errno.h>
@@ -14,14 +15,19 @@
 #include <sys/prctl.h>
 #endif
 
+#if !NODE_KEYED
+#error "NODE_KEYED must be 1: a twin is told at its start whether it has a key"
+#endif
+
 static const char help[] =
-    "Usage: program --shard FILE [--uid HEX16] [--tcp PORT]\n"
+    "Usage: program --shard FILE [--uid HEX16] [--key FILE] [--tcp PORT]\n"
     "\n"
     "Runs the firmware of board " MODEL_BOARD " (tier " MODEL_TIER ") until it is terminated. Prints where to connect\n"
     "as its first line: PORT /dev/pts/N, or PORT socket://127.0.0.1:N with --tcp.\n"
     "\n"
     "  --shard FILE  its training samples, or what its sensor records; not needed where the host streams them\n"
     "  --uid HEX16   its unique id, 16 hexadecimal digits (default: made from the shard's path)\n"
+    "  --key FILE    its key, 64 hexadecimal digits: who uses it must have it too (default: anybody may)\n"
     "  --tcp PORT    listen on this port of 127.0.0.1 instead of opening a pty; 0 takes a free one\n";
 
 static uint64_t parse_uid(const char *text)
@@ -69,7 +75,7 @@ static void die_with_parent(void)
 
 int main(int count, char **arguments)
 {
-    const char *shard = NULL, *uid = NULL, *tcp = NULL;
+    const char *shard = NULL, *uid = NULL, *key = NULL, *tcp = NULL;
     (void)count;
     for (char **argument = arguments + 1; *argument != NULL; argument += 2) {
         if (strcmp(*argument, "--help") == 0) {
@@ -80,6 +86,8 @@ int main(int count, char **arguments)
             shard = value_of(argument);
         } else if (strcmp(*argument, "--uid") == 0) {
             uid = value_of(argument);
+        } else if (strcmp(*argument, "--key") == 0) {
+            key = value_of(argument);
         } else if (strcmp(*argument, "--tcp") == 0) {
             tcp = value_of(argument);
         } else {
@@ -95,6 +103,9 @@ int main(int count, char **arguments)
     signal(SIGPIPE, SIG_IGN); /* a client that leaves is an error code, not an end */
     if (shard != NULL) {
         native_open_shard(shard);
+    }
+    if (key != NULL) {
+        native_open_key(key);
     }
     if (tcp != NULL) {
         native_open_tcp(port);

@@ -1,4 +1,4 @@
-/* The native port's own parts: a shard of samples and a wire that is a pty or a TCP socket. */
+/* The native port's own parts: a shard of samples, a key, and a wire that is a pty or a TCP socket. */
 #ifndef NATIVE_H
 #define NATIVE_H
 
@@ -9,6 +9,7 @@
 void native_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 
 void native_open_shard(const char *path);
+void native_open_key(const char *path);
 
 /* Each prints the line `PORT <name>` that tells the coordinator where to connect. */
 void native_open_pty(void);

@@ -42,6 +42,7 @@ from coordinator.link.frames import Decoder, Frame, encode
 FIRMWARE = Path(boards.PROJECT_ROOT) / "firmware"
 NODE = tuple(sorted(path for part in ("node", "link", "engine") for path in (FIRMWARE / part).glob("*.[cS]")))
 NATIVE = (*NODE, *sorted((FIRMWARE / "ports" / "native").glob("*.c")))
+KEYED = "-DNODE_KEYED=1"  # as twins are built, and boards that have a key
 MEMORY = (*NODE, Path(boards.PROJECT_ROOT) / "simulation" / "memory_port.c")
 
 FEATURES, CLASSES, SAMPLES = 36, 3, 30

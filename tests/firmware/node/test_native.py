@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import subprocess
 import sys
@@ -11,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from codegen.protocol import (
+    Challenge,
     Commit,
     Encoding,
+    ErrorCode,
     Fetch,
     FrameType,
     Hello,
     HelloRequest,
+    Proof,
     State,
     Status,
     StatusRequest,
@@ -28,11 +32,13 @@ from tests.firmware.node.fuzz import hostile_stream
 from tests.firmware.node.harness import (
     CLASSES,
     FEATURES,
+    KEYED,
     NATIVE,
     Build,
     MemoryNode,
     begin_of,
     frame_of,
+    refusal,
     setup,
     shard,
     weights,
@@ -46,7 +52,7 @@ SANITIZE = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover
 
 @pytest.fixture(scope="session")
 def program(builds: dict[str, Build], compile_program: CompileProgram) -> Path:
-    return compile_program(NATIVE, ("-O2", *builds["accumulating"].flags))
+    return compile_program(NATIVE, (KEYED, "-O2", *builds["accumulating"].flags))
 
 
 @pytest.fixture(scope="session")
@@ -188,6 +194,36 @@ def load(twin: Program, epochs: int = 2) -> None:
     assert isinstance(status, Status) and status.state == State.LOADED
 
 
+GOOD_KEYS = [b"0f" * 32, b"0F" * 32 + b"\n", b"0f" * 32 + b"\r\n"]
+BAD_KEYS = [b"", b"0f" * 31, b"0f" * 33, b"0f" * 32 + b"\n\n", b"0g" * 32, b"0f" * 32 + b"\0", b"\n" + b"0f" * 32]
+
+
+@pytest.mark.parametrize("text", GOOD_KEYS)
+def test_a_twin_has_the_key_in_a_file(program: Path, shard_file: Path, tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "node.key").write_bytes(text)
+    with Program(program, shard_file, "--key", str(tmp_path / "node.key")) as twin:
+        twin.connect()
+        assert refusal(twin.ask(Train(5))) == ErrorCode.UNAUTHENTICATED
+        proof = twin.ask(Challenge(bytes(16)))
+        assert isinstance(proof, Proof)
+        hello = twin.exchange(frame_of(HelloRequest(), 2), 2).payload
+        key, nonces = b"\x0f" * 32, bytes(16) + proof.nonce
+        assert proof.mac == hashlib.blake2s(b"node" + nonces + hello, key=key, digest_size=16).digest()
+
+
+@pytest.mark.parametrize("text", [None, *BAD_KEYS])
+def test_what_is_no_key_is_refused_and_shown_to_nobody(
+    program: Path, shard_file: Path, tmp_path: Path, text: bytes | None
+) -> None:
+    path = tmp_path / "node.key"
+    if text is not None:
+        path.write_bytes(text)
+    command = map(str, (program, "--shard", shard_file, "--key", path))
+    done = subprocess.run(list(command), capture_output=True, text=True, timeout=10, check=False)
+    why = "is no key: expected 64 hexadecimal digits" if text is not None else "cannot be read: No such file"
+    assert done.returncode == 2 and f"--key {path}: {why}" in done.stderr and "0f0f" not in done.stderr
+
+
 @pytest.mark.parametrize("flags", [("-O2",), ("-O3", "-march=native"), SANITIZE], ids=["O2", "O3", "sanitized"])
 def test_a_round_ends_in_the_same_bits_however_it_was_compiled(
     flags: tuple[str, ...],
@@ -198,7 +234,7 @@ def test_a_round_ends_in_the_same_bits_however_it_was_compiled(
 ) -> None:
     accumulating.bring(State.DONE, WEIGHTS, setup(encoding=Encoding.DELTA_Q8))
     expected = accumulating.ask(Fetch(5, Encoding.DELTA_Q8, 72), 30)
-    with Program(compile_program(NATIVE, (*flags, *builds["accumulating"].flags)), shard_file) as twin:
+    with Program(compile_program(NATIVE, (KEYED, *flags, *builds["accumulating"].flags)), shard_file) as twin:
         twin.connect()
         load(twin)
         twin.send(frame_of(Train(5), 1))
@@ -211,7 +247,7 @@ def test_hostile_bytes_break_nothing(
     builds: dict[str, Build], compile_program: CompileProgram, shard_file: Path
 ) -> None:
     """The whole program at the end of a real wire; tests/fuzz does it to the node alone, in each arithmetic."""
-    with Program(compile_program(NATIVE, (*SANITIZE, *builds["accumulating"].flags)), shard_file) as twin:
+    with Program(compile_program(NATIVE, (KEYED, *SANITIZE, *builds["accumulating"].flags)), shard_file) as twin:
         twin.connect()
         states = set()
         for data in hostile_stream(random.Random("hostile accumulating"), 4000, WEIGHTS):
