@@ -1,9 +1,10 @@
 """What 8-bit updates save and cost: python -m benchmarks.compression [--json] [--seeds 5].
 
 The example's federation in one process, whole runs with the coordinator's own rounds and the boards' own training and
-encoding. Every float32 node sends its updates as float32 differences, in 8 bits, or in 8 bits with error feedback: what
-rounding took from one update is added to the node's next. Nodes in fixed point send their weights, as always. Accuracy
-on the test images; nothing is chosen by these figures.
+encoding. Every float32 node sends its updates as float32 differences; as differences in 8 bits (DELTA_Q8); the same
+with error feedback, what rounding took from one update being added to the node's next; or, which no board does yet, as
+weights in 8 bits, for which it needs no copy of the round's weights. Nodes in fixed point send their weights, as
+always. Accuracy on the test images; nothing is chosen by these figures.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from benchmarks.node import Node, Rate
 from boards import PROJECT_ROOT
 from codegen.planner import Plan
 from codegen.protocol import Encoding, encoded_size
-from codegen.tiers import nested, sub_model
-from codegen.weights import pack
+from codegen.tiers import sub_model
+from codegen.weights import pack, unpack, weight_bytes
 from coordinator import federation
 from coordinator.aggregation import Weights
 from coordinator.deltas import decode
@@ -41,16 +42,7 @@ from coordinator.runs import round_settings
 from coordinator.shares import Share, deal
 
 EXAMPLE = PROJECT_ROOT / "examples" / "mnist" / "federation.toml"
-FLOAT32, ROUNDED, FEEDBACK = WAYS = ("float32", "8 bits", "with error feedback")
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Of one tier's slice after the last round, per cent, a seed each."""
-
-    float32: tuple[float, ...]
-    rounded: tuple[float, ...]
-    feedback: tuple[float, ...]
+FLOAT32, ROUNDED, FEEDBACK, WEIGHTS = WAYS = ("float32", "8 bits", "with feedback", "8-bit weights")
 
 
 @dataclass(frozen=True)
@@ -65,10 +57,10 @@ class Cost:
 class Figures:
     """What --json prints."""
 
+    upload: dict[str, int]  # bytes a round: all nodes in float32, as planned, all float32 nodes in 8 bits
     ratio: dict[str, float]  # bytes of a float32 update to those in 8 bits, by tier
-    accuracy: dict[str, Accuracy]  # by tier
-    rounded: dict[str, Cost]  # by tier, and "mean" over tiers
-    feedback: dict[str, Cost]
+    accuracy: dict[str, dict[str, list[float]]]  # after the last round: by way and tier, per cent, a seed each
+    cost: dict[str, dict[str, Cost]]  # by way and tier, and "mean" over tiers
 
 
 class Member:
@@ -81,8 +73,8 @@ class Member:
         self._node = node
         self._x, self._y = np.ascontiguousarray(share.x), share.y.astype(np.uint16)
         self._encoder = encoder
-        self._encoding = Encoding.DELTA_F32 if way == FLOAT32 else Encoding.DELTA_Q8
-        self._residual = np.zeros(self.plan.sub_model.graph.parameters, np.float32) if way == FEEDBACK else None
+        self._way = way
+        self._residual = np.zeros(self.plan.sub_model.graph.parameters, np.float32)
 
     async def settle(self, order: Order) -> None:
         """Nothing is to be settled: samples do not change."""
@@ -100,15 +92,16 @@ class Member:
         return Update(self.name, order.round, delta, len(self._y), self._node.loss, self._node.saturated)
 
     def _coded(self, encoder: Encoder, after: bytes, order: Order) -> list[np.ndarray]:
-        """Encode and decode the update; with feedback the origin is moved by what rounding took from the last one."""
-        weights, origin = (np.frombuffer(blob, "<f4").astype(np.float32) for blob in (after, order.weights))
-        if self._residual is not None:
-            origin = origin - self._residual
-        blob = encoder.encode(weights, origin, self._encoding, order.seed)
-        delta = decode(self.plan, self._encoding, blob, order.weights)
-        if self._residual is not None:
-            self._residual = (weights - origin) - np.concatenate([tensor.reshape(-1) for tensor in delta])
-        return delta
+        """Encode and decode the update. Feedback moves the origin by what rounding took; that of weights is 0."""
+        weights, sent = (np.frombuffer(blob, "<f4").astype(np.float32) for blob in (after, order.weights))
+        origin = 0 * sent if self._way == WEIGHTS else sent - self._residual
+        encoding = Encoding.DELTA_F32 if self._way == FLOAT32 else Encoding.DELTA_Q8
+        blob = encoder.encode(weights, origin, encoding, order.seed)
+        decoded = np.concatenate([t.reshape(-1) for t in decode(self.plan, encoding, blob, order.weights)])
+        if self._way == FEEDBACK:
+            self._residual = weights - origin - decoded
+        delta = decoded - sent if self._way == WEIGHTS else decoded
+        return unpack(self.plan, delta.astype("<f4").tobytes())
 
 
 class Workshop:
@@ -169,14 +162,27 @@ def measure(described: Federation, runs: Iterable[tuple[int, str]], folder: Path
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for seed, way in runs:
         found[way].append(accuracies(described.model_copy(update={"seed": seed}), way, workshop))
-    graph = load(described).graph
-    tiers = nested(graph, described.tier_list())
+    inputs, tiers = load(described), found[FLOAT32][0].keys()
     return Figures(
-        {tier.name: round(ratio(sub_model(graph, tier).graph.parameters), 3) for tier in tiers},
-        {name: Accuracy(*(tuple(run[name] for run in found[way]) for way in WAYS)) for name in found[FLOAT32][0]},
-        costs(found[FLOAT32], found[ROUNDED]),
-        costs(found[FLOAT32], found[FEEDBACK]),
+        uploads(inputs),
+        {tier.name: round(ratio(sub_model(inputs.graph, tier).graph.parameters), 3) for tier in described.tier_list()},
+        {way: {name: [run[name] for run in found[way]] for name in tiers} for way in WAYS},
+        {way: costs(found[FLOAT32], found[way]) for way in WAYS[1:]},
     )
+
+
+def uploads(inputs: Inputs) -> dict[str, int]:
+    """Return the bytes of a round's updates: in float32 from all nodes, as each board's plan has it, and in 8 bits from
+    all float32 nodes."""
+    found = dict.fromkeys(("float32", "planned", "8 bits"), 0)
+    for spec in inputs.federation.nodes():
+        plan = inputs.plans[spec.board]
+        count, weights = plan.sub_model.graph.parameters, weight_bytes(plan)
+        rounded = weights if plan.kernel == "fixed" else encoded_size(Encoding.DELTA_Q8, count)
+        found["float32"] += encoded_size(Encoding.DELTA_F32, count)
+        found["planned"] += rounded if plan.keeps_origin else weights
+        found["8 bits"] += rounded
+    return found
 
 
 def ratio(parameters: int) -> float:
@@ -223,21 +229,19 @@ def _show(figures: Figures) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("tier", "times smaller", *(f"{way} %" for way in WAYS), "8 bits cost", "with feedback")
+    table = Table("tier", "times smaller", *(f"{way} %" for way in WAYS), *(f"{way}: cost" for way in WAYS[1:]))
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, found in figures.accuracy.items():
-        means = [f"{mean(values):.2f}" for values in asdict(found).values()]
-        table.add_row(name, f"{figures.ratio[name]:.2f}", *means, *_costs(figures, name))
-    table.add_row("mean", "", "", "", "", *_costs(figures, "mean"))
+    for name in (*figures.accuracy[FLOAT32], "mean"):
+        size = [f"{figures.ratio[name]:.2f}"] if name in figures.ratio else [""]
+        means = [f"{mean(found[name]):.2f}" if name in found else "" for found in figures.accuracy.values()]
+        lost = [f"{found[name].mean:+.2f} ± {found[name].error:.2f}" for found in figures.cost.values()]
+        table.add_row(name, *size, *means, *lost)
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
     console.print(table)
-
-
-def _costs(figures: Figures, name: str) -> list[str]:
-    return [f"{cost.mean:+.2f} ± {cost.error:.2f}" for cost in (figures.rounded[name], figures.feedback[name])]
+    console.print("Bytes of a round's updates: " + ", ".join(f"{way} {size:,}" for way, size in figures.upload.items()))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.compression import FEEDBACK, FLOAT32, ROUNDED, WAYS, Cost, Member, costs, ratio
+from benchmarks.compression import FEEDBACK, FLOAT32, ROUNDED, WAYS, WEIGHTS, Cost, Member, costs, ratio
 from benchmarks.encoder import Encoder
+from benchmarks.node import Rate
 from codegen.weights import pack
 from coordinator.rounds import Order
 from coordinator.shares import Share
@@ -25,7 +26,8 @@ def test_an_update_of_any_tier_of_the_example_is_at_least_3_9_times_smaller(para
 
 
 def test_feedback_gives_back_what_rounding_took(tmp_path: Path) -> None:
-    """The same round again and again, with the same draws: without feedback each rounds the same way."""
+    """The same round again and again, with the same draws: without feedback each rounds the same way. Weights in 8 bits
+    differ by as much, of themselves."""
     (node, weights), (x, y) = a_node("f32", tmp_path / "node"), bars()
     encoder = Encoder(node.plan.sub_model.graph.parameters, tmp_path / "encoder")
     order = Order(1, 7, 0.4, 0.0, 1, 1, False, "auto", np.zeros(CLASSES, np.float32), pack(node.plan, weights))
@@ -37,6 +39,8 @@ def test_feedback_gives_back_what_rounding_took(tmp_path: Path) -> None:
     scale = np.abs(moved[FLOAT32]).max() / ROUNDS / 127
     error = {way: np.abs(moved[way] - moved[FLOAT32]).max() / scale for way in (ROUNDED, FEEDBACK)}
     assert error[FEEDBACK] < 1.05 < ROUNDS / 2 < error[ROUNDED]
+    largest = max(np.abs(tensor).max() for tensor in node.round(weights, x, y, 7, Rate(0.4, batch=1)))
+    assert 0 < np.abs(moved[WEIGHTS] - moved[FLOAT32]).max() / ROUNDS <= 1.001 * largest / 127
 
 
 def test_costs_are_of_pairs_of_seeds() -> None:
