@@ -1,8 +1,9 @@
 """What a run has done, kept so that nothing journaled can be lost: journal.jsonl and one checkpoint a round.
 
-A line is written only after what it tells is true on the disk, then flushed and synced. A checkpoint is written to a
-temporary file, synced, renamed, its folder synced; only then does the journal name it with its SHA-256. After a crash
-at any instruction the last line may be torn (it is dropped) and a checkpoint may be unnamed (it is overwritten).
+A line is written only after what it tells is true on the disk. A checkpoint is written to a temporary file, synced,
+renamed, its folder synced; only then does the journal name it with its SHA-256. After a crash at any instruction the
+last line may be torn (it is dropped) and a checkpoint may be unnamed (it is overwritten). Lines that --resume goes by
+are synced, with all before them; the others wait for the next of those, because every sync holds up all links.
 """
 
 from __future__ import annotations
@@ -27,12 +28,23 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from coordinator.errors import RunFileError, naming
-from coordinator.events import BoardOffered, CheckpointWritten, Event, NodeLog, NodeProgress, PortLog, TwinEnded
+from coordinator.events import (
+    BoardOffered,
+    CheckpointWritten,
+    Event,
+    NodeLog,
+    NodeProgress,
+    PortLog,
+    RunEnded,
+    RunStarted,
+    TwinEnded,
+)
 from coordinator.npz import NpzError, read_npz
 
 Line = dict[str, Any]
 
 COUNTS_BELOW = 1e15  # bytes, samples, rounds: sums of them are still numbers that everything can take
+SYNCED = (RunStarted, CheckpointWritten, RunEnded)
 HEADER_BYTES = 1024  # more than numpy puts before a tensor
 TIMES_BELOW = 1e11  # seconds since 1970 that are still a date
 
@@ -90,7 +102,7 @@ class Journal:
         self._lock.close()
 
     def write(self, event: Event) -> None:
-        """Append an event and sync it; progress and boards' own lines are not journaled."""
+        """Append an event, and sync it if --resume goes by it; progress and boards' own lines are not journaled."""
         if isinstance(event, NodeProgress | NodeLog | PortLog | BoardOffered | TwinEnded):
             return
         if self._failure is not None:
@@ -99,7 +111,8 @@ class Journal:
         try:
             with naming(self._path):
                 _write_all(self._file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
-                os.fsync(self._file)
+                if isinstance(event, SYNCED):
+                    os.fsync(self._file)
         except OSError as error:
             self._failure = error
             raise

@@ -32,6 +32,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._instant.now
 
+    def stand_still(self, seconds: float) -> None:
+        """Let time pass while nobody can do anything, as when a call blocks."""
+        self._instant.now += seconds
+
     def run_in_executor(  # type: ignore[override]  # typeshed names its parameters otherwise
         self, _executor: object, function: Callable[..., T], *arguments: Any
     ) -> asyncio.Future[T]:

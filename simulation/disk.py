@@ -1,7 +1,7 @@
 """What a disk makes of a run's files when the coordinator is killed, the power fails, or there is no room left.
 
-A run makes its files durable by fsync and rename alone, so those are the places where it can be cut off: `Disk` counts
-them. What was written but not yet synced may be there afterwards wholly, in part, or not at all.
+A run writes its files by os.write and makes them durable by fsync and rename, so those are the places where it can be
+cut off: `Disk` counts them. What was written but not yet synced may be there afterwards wholly, in part, or not at all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Cut:
 
 
 class Disk:
-    """The disk under one run's folder. Counts fsyncs and renames from 1; `operations` is how many there have been."""
+    """The disk under one run's folder. Counts writes, fsyncs and renames from 1; `operations` is how many there have
+    been."""
 
     def __init__(self, folder: Path, cuts: list[Cut], on_kill: Callable[[], None]) -> None:
         self.operations = 0
@@ -47,17 +48,22 @@ class Disk:
 
     @contextmanager
     def mounted(self) -> Iterator[None]:
-        """Have this process's fsync and rename go through here."""
-        fsync, replace = os.fsync, os.replace
+        """Have this process's write, fsync and rename go through here."""
+        fsync, replace, write = os.fsync, os.replace, os.write
+
+        def put(descriptor: int, data: bytes) -> int:
+            if self._path(descriptor) is not None:
+                self._operate(lambda share: write(descriptor, data[: round(share * len(data))]))
+            return write(descriptor, data)
 
         def rename(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
             self._rename(Path(source), Path(target), replace)
 
-        os.fsync, os.replace = self._fsync, rename  # type: ignore[assignment]
+        os.fsync, os.replace, os.write = self._fsync, rename, put  # type: ignore[assignment]
         try:
             yield
         finally:
-            os.fsync, os.replace = fsync, replace
+            os.fsync, os.replace, os.write = fsync, replace, write
 
     def restart(self) -> None:
         """The machine is up again, with room on the disk: the files are what had become of them."""
@@ -73,9 +79,15 @@ class Disk:
     def _files(self) -> list[Path]:
         return [path for path in self._folder.rglob("*") if path.is_file()]
 
-    def _fsync(self, descriptor: int) -> None:
+    def _path(self, descriptor: int) -> Path | None:
+        """Return which of the run's files this is, or its folder."""
         meant = os.fstat(descriptor)
-        path = next(path for path in (self._folder, *self._files()) if os.path.samestat(path.stat(), meant))
+        known = (self._folder, *self._files())
+        return next((path for path in known if os.path.samestat(path.stat(), meant)), None)
+
+    def _fsync(self, descriptor: int) -> None:
+        path = self._path(descriptor)
+        assert path is not None
         if path == self._folder:
             self._operate(self._undo_rename)
             if self._renamed is not None:
@@ -111,7 +123,7 @@ class Disk:
         else:
             target.unlink()
 
-    def _operate(self, partly: Callable[[float], None]) -> None:
+    def _operate(self, partly: Callable[[float], object]) -> None:
         """Count an operation; `partly` leaves behind what a cut makes of it."""
         if self._snapshot is not None:
             raise Killed
