@@ -24,6 +24,7 @@ class Cable:
         self.name = name
         self.plugged = True
         self.silent = False
+        self.busy_until = 0.0  # another program has it open
         self.mischief: Callable[[Way, bytes], list[Piece]] = lambda _, data: [(data, None)]
         self._port: _CablePort | None = None
         self._free: dict[Way, float] = {"down": 0.0, "up": 0.0}
@@ -39,7 +40,7 @@ class Cable:
         """Open this end. Raises PortError and PortBusy."""
         if not self.plugged:
             raise PortError(f"{self.name}: there is no such port; `coordinator ports` lists what is there")
-        if self._port is not None:
+        if self._port is not None or asyncio.get_running_loop().time() < self.busy_until:
             raise PortBusy(f"{self.name}: busy: another program has it open")
         self._port = _CablePort(self, baud)
         return self._port
@@ -63,7 +64,7 @@ class Cable:
 
     def repair(self) -> None:
         """A person looks after it: the cable is in, the node runs."""
-        self.plugged, self.silent = True, False
+        self.plugged, self.silent, self.busy_until = True, False, 0.0
         self.node.wake()
 
     def speak(self) -> None:
@@ -74,6 +75,16 @@ class Cable:
         """The port was closed."""
         if self._port is port:
             self._port = None
+
+    def swap(self, other: Cable) -> None:
+        """Exchange the nodes at the far ends."""
+        ours = self.node
+        self.attach(other.node)
+        other.attach(ours)
+
+    def babble(self, data: bytes) -> None:
+        """Have these bytes come from the far end."""
+        self._from_node(data, self.node.rate)
 
     def from_port(self, data: bytes, baud: int) -> None:
         """Carry what the computer sends."""

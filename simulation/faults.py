@@ -10,22 +10,40 @@ from functools import partial
 from typing import Literal
 
 from simulation.cable import Cable, Piece, Way
+from simulation.hostile import COUNTS, FLIPPED, IDENTITIES, SCALES, TWIN, Liar
+from simulation.node import BOOT_TEXT
 
-Unit = Literal["byte", "frame", "step", "disk"]
+Unit = Literal["byte", "frame", "step", "disk", "round", "start"]
 BYTES = ("flip", "drop", "double", "reorder", "insert")  # kinds that spoil bytes on the wire
-CABLE = ("unplug", "silence", "reset", "hang")  # that befall a node or its cable, at a frame
 DISK = ("kill", "full", "read-only")  # that befall the coordinator
-KINDS = (*BYTES, *CABLE, "reset in a step", "hang in a step", *DISK)
+LIES = (*SCALES, *COUNTS)  # of a node that is hostile from a round on
+START = (*IDENTITIES, TWIN, "busy port")  # that are there from the start
+KINDS: dict[str, Unit] = {
+    **dict.fromkeys(BYTES, "byte"),
+    "unplug": "frame",
+    "power": "frame",  # the cable out, and the board without power
+    "swapped cables": "frame",
+    "silence": "frame",  # all bytes vanish
+    "garbage": "frame",
+    "reset": "frame",
+    "reset in a step": "step",
+    "hang": "frame",
+    "hang in a step": "step",
+    "straggler": "step",
+    **dict.fromkeys(LIES, "round"),
+    **dict.fromkeys(START, "start"),
+    **dict.fromkeys(DISK, "disk"),
+}
 FOR_EVER = 1e9  # seconds
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. `at` counts from 1, in units: bytes that go one `way`, frames either way, samples trained, operations
-    of the disk."""
+    """One fault. `at` counts from 1, in units: bytes that go one `way`, frames either way, samples trained, rounds,
+    operations of the disk."""
 
     kind: str
-    at: int
+    at: int = 1
     node: int = 0
     way: Way = "down"
     share: float = 0.0  # of a frame that gets through, of a write that is kept
@@ -35,11 +53,7 @@ class Fault:
     @property
     def unit(self) -> Unit:
         """What `at` counts."""
-        if self.kind in BYTES:
-            return "byte"
-        if self.kind in DISK:
-            return "disk"
-        return "step" if self.kind.endswith("step") else "frame"
+        return KINDS[self.kind]
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,7 @@ class Extent:
     up: tuple[int, ...]  # bytes
     frames: tuple[int, ...]
     steps: tuple[int, ...]
+    floats: tuple[int, ...]  # the nodes that train in float32
     disk: int
 
 
@@ -60,19 +75,20 @@ def draw(seed: int, extent: Extent) -> tuple[Fault, ...]:
 
 
 def _draw_one(source: random.Random, extent: Extent) -> Fault:
-    kind = source.choice(KINDS)
-    node = source.randrange(len(extent.frames))
+    kind = source.choice([kind for kind in KINDS if kind != FLIPPED])
+    node = source.choice(extent.floats if kind in SCALES else range(len(extent.frames)))
     way: Way = source.choice(("down", "up"))
-    units = {
+    places: dict[Unit, int] = {
         "byte": (extent.down if way == "down" else extent.up)[node],
         "frame": extent.frames[node],
         "step": extent.steps[node],
         "disk": extent.disk,
+        "round": 2,
+        "start": 1,
     }
-    unit = Fault(kind, 0).unit
     return Fault(
         kind,
-        source.randint(1, units[unit]),
+        source.randint(1, places[KINDS[kind]]),
         node,
         way,
         source.random(),
@@ -98,15 +114,37 @@ def spoil(fault: Fault, data: bytes, at: int, source: random.Random) -> bytes:
 class Mischief:
     """Does to one cable and its node what the faults say, and counts what passes."""
 
-    def __init__(self, cable: Cable, faults: list[Fault], on_fault: Callable[[Fault], None], seed: int) -> None:
+    def __init__(
+        self, cable: Cable, other: Cable, faults: list[Fault], on_fault: Callable[[Fault], None], seed: int
+    ) -> None:
+        """`other`: the cable that it may be swapped with, and whose node's id is taken."""
         self.bytes: dict[Way, int] = {"down": 0, "up": 0}
         self.frames = 0
         self._cable = cable
+        self._other = other
+        self._node = cable.node
         self._faults = faults
         self._on_fault = on_fault
         self._source = random.Random(seed)
         cable.mischief = self._pass
         cable.node.on_step = self._stepped
+        for fault in [fault for fault in faults if fault.unit in ("round", "start")]:
+            self._begin(fault)
+
+    def _begin(self, fault: Fault) -> None:
+        """What is there from the start, even if it shows later."""
+        if fault.kind == "busy port":
+            self._on_fault(fault)
+            self._cable.busy_until = fault.seconds
+            return
+        told = list[Fault]()
+
+        def on_lie() -> None:
+            if not told:
+                told.append(fault)
+                self._on_fault(fault)
+
+        self._node.forge = Liar(fault.kind, fault.at, self._node.update, bytes.fromhex(self._other.node.uid), on_lie)
 
     def _due(self, unit: Unit, first: int, last: int, way: Way = "down") -> list[Fault]:
         """Take out and return the faults whose place is among these."""
@@ -140,20 +178,33 @@ class Mischief:
 
     def _stepped(self, steps: int) -> None:
         for fault in self._due("step", steps, steps):
-            self._befall(fault)
+            if fault.kind == "straggler":
+                self._node.slowness = fault.seconds / self._node.plan.step_seconds
+            elif fault.kind == "hang in a step":
+                self._node.hang(fault.seconds)
+            else:
+                self._node.reset(fault.seconds)
 
     def _befall(self, fault: Fault) -> None:
-        cable = self._cable
-        if fault.kind.startswith("reset"):
+        cable, other = self._cable, self._other
+        if fault.kind == "reset":
             cable.node.reset(fault.seconds)
-        elif fault.kind.startswith("hang"):
+        elif fault.kind == "hang":
             cable.node.hang(fault.seconds)
-        elif fault.kind == "unplug":
-            cable.pull()
-            self._later(fault.seconds, cable.plug)
-        else:
+        elif fault.kind == "garbage":
+            cable.babble(BOOT_TEXT + self._source.randbytes(100 * fault.size))
+        elif fault.kind == "silence":
             cable.silent = True
             self._later(fault.seconds, cable.speak)
+        else:
+            cable.pull()
+            self._later(fault.seconds, cable.plug)
+        if fault.kind == "power":
+            cable.node.reset(fault.seconds)
+        elif fault.kind == "swapped cables":
+            other.pull()
+            cable.swap(other)
+            self._later(fault.seconds, other.plug)
 
     def _later(self, seconds: float, act: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(seconds, act)

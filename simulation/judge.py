@@ -7,7 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from coordinator.events import CheckpointWritten, NodeFailed, RoundAggregated, RunEnded
+from coordinator.events import (
+    CheckpointWritten,
+    NodeFailed,
+    NodeLost,
+    NodeQuarantined,
+    NodeRefused,
+    RoundAggregated,
+    RunEnded,
+)
 from coordinator.journal import of_kind, read_journal, weights_sha256
 from simulation.play import KILLED, Ending, Violation
 from simulation.world import World
@@ -17,6 +25,8 @@ RESUMED = "killed, resumed to the bit"
 REFUSED = "refused in words, resumed to the bit"
 LOST = "node lost for a round"  # the bits are those of a run without it in that round
 OUTCOMES = (COMPLETED, RESUMED, REFUSED, LOST)
+
+WHY = (NodeFailed, NodeLost, NodeRefused, NodeQuarantined)  # what tells that a node gives nothing in a round
 
 
 def judge(world: World, ending: Ending, folder: Path) -> str:
@@ -53,6 +63,6 @@ def _judge_journal(world: World, ending: Ending, folder: Path) -> None:
         raise Violation(f"rounds {aggregated} were aggregated, and checkpoints of {kept} written; the end is {digest}")
     for line in of_kind(lines, RoundAggregated):
         silent = set(world.names) - set(line["answered"])
-        said = {failed["node"] for failed in of_kind(lines, NodeFailed) if failed["round"] == line["round"]}
+        said = {each["node"] for kind in WHY for each in of_kind(lines, kind) if each["round"] <= line["round"]}
         if not silent <= said:
             raise Violation(f"round {line['round']} went on without {silent - said}, and nothing says why")

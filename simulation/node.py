@@ -25,6 +25,10 @@ SOURCES = tuple(sorted(path for part in ("node", "link", "engine") for path in (
 MEMORY_PORT = Path(__file__).with_name("memory_port.c")
 TRIAL_SECONDS = 2.1  # after which a node that hears nothing at a new rate has gone back
 CLOCK_AT_BOOT = -700  # milliseconds: it wraps early on
+BOOT_TEXT = (  # an ESP32's
+    b"ets Jul 29 2019 12:21:46\r\n\r\nrst:0x1 (POWERON_RESET),boot:0x13 (SPI_FAST_FLASH_BOOT)\r\nentry 0x400805e4\r\n"
+)
+UPDATE_PIECE = 128  # bytes that encoding_read is asked for at once
 _OUT_BYTES = 65536
 
 
@@ -54,6 +58,8 @@ class SimulatedNode:
     share: Share
     write: Callable[[bytes, int], None] = lambda _data, _rate: None
     on_step: Callable[[int], None] = lambda _steps: None  # after each sample trained; counts from power-on
+    forge: Callable[[bytes], bytes] = lambda data: data  # what it says instead
+    slowness: float = 1.0  # times that it takes longer than its plan says
     boot: int = 0
     steps: int = 0
 
@@ -87,6 +93,16 @@ class SimulatedNode:
         library.memory_identify(bytes.fromhex(self.uid), self.boot - 1)  # memory_boot counts it
         library.memory_boot(features, labels, len(self._labels), self._features.shape[1])
         library.node_start()
+        if self.plan.board.mcu.startswith("esp32"):
+            self.write(BOOT_TEXT, self.rate)
+
+    def update(self, size: int) -> bytes:
+        """Return so many bytes of the update that it offers."""
+        assert self._loaded is not None
+        out = ctypes.create_string_buffer(size)
+        for offset in range(0, size, UPDATE_PIECE):
+            self._loaded.encoding_read(offset, min(UPDATE_PIECE, size - offset), ctypes.byref(out, offset))
+        return out.raw
 
     def stop(self) -> None:
         """Take its power away."""
@@ -117,12 +133,12 @@ class SimulatedNode:
         self._hung_until = self._loop.time() + seconds
 
     def wake(self) -> None:
-        """A person looks after it: it has power and does not hang."""
+        """A person looks after it: it has power, neither hangs nor dawdles, and its firmware is the right one."""
+        self.slowness, self.forge = 1.0, lambda data: data
         if self._loaded is None:
             self.start()
-        if self._hung_until > self._loop.time():
-            self._hung_until = 0.0
-            self._turn_at(self._busy_until)
+        self._hung_until = self._busy_until = 0.0
+        self._turn_at(0.0)
 
     def _turn_at(self, at: float) -> None:
         if self._work is not None:
@@ -143,12 +159,12 @@ class SimulatedNode:
         trained = self._loaded.memory_run(milliseconds, data, len(data))
         count = self._loaded.memory_pull(self._out, _OUT_BYTES)
         if trained:
-            self._busy_until = now + self.plan.step_seconds
+            self._busy_until = now + self.plan.step_seconds * self.slowness
             self._turn_at(self._busy_until)
         elif data and self._loaded.memory_rate():
             self._turn_at(now + TRIAL_SECONDS)
         if count:
-            self.write(ctypes.string_at(self._out, count), rate)
+            self.write(self.forge(ctypes.string_at(self._out, count)), rate)
         if trained:
             self.steps += 1
             self.on_step(self.steps)

@@ -17,7 +17,7 @@ from coordinator.journal import Journal, of_kind
 from coordinator.runs import Part
 from simulation.cable import Cable
 from simulation.disk import NO_ROOM, READ_ONLY, Cut, Disk
-from simulation.faults import DISK, Extent, Fault, Mischief
+from simulation.faults import Extent, Fault, Mischief
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -63,16 +63,19 @@ class Play:
         self._events: list[Event] = []
         self._show = show
         self._cables = {f"sim{at}": Cable(f"sim{at}", node) for at, node in enumerate(world.nodes(folder))}
-        self._cuts = {_cut(fault): fault for fault in faults if fault.kind in DISK}
+        self._cuts = {_cut(fault): fault for fault in faults if fault.unit == "disk"}
         self._disk = Disk(self._folder, list(self._cuts), self._killed)
 
     async def run(self) -> Ending:
         """Hold the run. Raises Violation."""
         self._loop = asyncio.get_running_loop()
         mischiefs = []
-        for at, cable in enumerate(self._cables.values()):
-            mine = [fault for fault in self._faults if fault.kind not in DISK and fault.node == at]
-            mischiefs.append(Mischief(cable, mine, self._injected.append, self._seed))
+        cables = list(self._cables.values())
+        nodes = [cable.node for cable in cables]
+        for at, cable in enumerate(cables):
+            mine = [fault for fault in self._faults if fault.unit != "disk" and fault.node == at]
+            other = cables[(at + 1) % len(cables)]
+            mischiefs.append(Mischief(cable, other, mine, self._injected.append, self._seed))
             cable.node.start()
         parts: list[str] = []
         try:
@@ -82,14 +85,15 @@ class Play:
                         raise Violation(f"no end after {PARTS} coordinators: {parts}")
                     parts.append(await self._part())
         finally:
-            for cable in self._cables.values():
-                cable.node.stop()
+            for node in nodes:
+                node.stop()
         self._injected += [fault for cut, fault in self._cuts.items() if cut.happened]
         extent = Extent(
             tuple(mischief.bytes["down"] for mischief in mischiefs),
             tuple(mischief.bytes["up"] for mischief in mischiefs),
             tuple(mischief.frames for mischief in mischiefs),
-            tuple(cable.node.steps for cable in self._cables.values()),
+            tuple(node.steps for node in nodes),
+            tuple(at for at, node in enumerate(nodes) if node.plan.kernel == "f32"),
             self._disk.operations,
         )
         return self._ending(parts, extent)

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -138,7 +139,7 @@ class World:
         cables = {node.name: Cable(node.name, node) for node in self.nodes(folder)}
         for cable in cables.values():
             cable.node.start()
-        weights, settings = self.inputs.weights, round_settings(self.federation)
+        weights, settings = self.inputs.weights, replace(round_settings(self.federation), plausible=False)
         nodes = await assemble(
             self.federation, self.inputs.plans, list(cables), lambda _: None,
             open_port=lambda name, baud: cables[name].open(baud),
