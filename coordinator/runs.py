@@ -10,6 +10,7 @@ from pathlib import Path
 
 from codegen.tiers import SubModel, channel_order, nested, sub_model
 from coordinator.aggregation import Weights
+from coordinator.boardlog import BoardLogs
 from coordinator.desk import offers
 from coordinator.errors import RunFailed, RunFileError
 from coordinator.evaluation import Evaluator
@@ -106,6 +107,7 @@ class Part:
         self._inputs = inputs
         self._journal = journal
         self._observer = observer
+        self._logs = BoardLogs(journal.folder)
         self._fingerprint = inputs.fingerprint
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
@@ -117,8 +119,9 @@ class Part:
         return self._before + self._loop.time() - self._started
 
     def emit(self, event: Event) -> None:
-        """Journal an event, then show it."""
+        """Journal an event, then show it; what boards say goes to their logs."""
         self._journal.write(event)
+        self._logs(event)
         if self._observer is not None:
             self._observer(event)
 

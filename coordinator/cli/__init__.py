@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import typer
 
 from .. import errors
-from . import data, flash, keys, plan, ports, run
+from . import data, flash, keys, log, plan, ports, run
 
 app = typer.Typer(
     name="coordinator",
@@ -24,6 +24,7 @@ app = typer.Typer(
 run.register(app)
 ports.register(app)
 flash.register(app)
+log.register(app)
 keys.register(app)
 plan.register(app)
 data.register(app)

@@ -66,6 +66,7 @@ def test_the_module_is_the_command() -> None:
         "report",
         "data",
         "keys",
+        "log",
     ):
         assert re.search(rf"^  {command} ", done.stdout, re.MULTILINE)
 
