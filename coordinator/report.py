@@ -158,8 +158,8 @@ def node_table(lines: list[Line]) -> list[NodeLine]:
 
 def link_table(lines: list[Line]) -> list[LinkLine]:
     """Return what the wire of every node that was there carried over the whole run."""
-    names = dict.fromkeys(line["node"] for line in of_kind(lines, NodeTraffic))
-    return [_link(name, tally(lines, name)) for name in names]
+    there = {line["node"] for line in of_kind(lines, NodeTraffic)}
+    return [_link(node.name, tally(lines, node.name)) for node in node_table(lines) if node.name in there]
 
 
 def _link(name: str, did: Tally) -> LinkLine:
