@@ -68,6 +68,7 @@ class Member:
 
     def __init__(self, name: str, node: Node, share: Share, encoder: Encoder | None, way: str) -> None:
         self.name = name
+        self.lost = None
         self.plan = node.plan
         self.label_counts = tuple(int(count) for count in np.bincount(share.y, minlength=share.classes))
         self._node = node

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import boards
 from codegen.protocol import Hello
 from coordinator.keys import NodeKey
-from coordinator.link.errors import AuthenticationError, LinkError, LinkTimeout, NodeError, PortBusy, PortError
+from coordinator.link.errors import AuthenticationError, LinkError, LinkTimeout, NodeError, PortBusy
 from coordinator.link.ports import Opener, list_ports, open_port
-from coordinator.link.session import Port, Session
+from coordinator.link.session import RESET_SECONDS, Port, Session
 
 SWITCH_SECONDS = 1.5  # a node answers at a new rate within this time, or is back at the old one in two
 FALLBACK_SECONDS = 2.2
 NO_KEYS: Mapping[str, NodeKey] = {}
 BUSY_SECONDS, BUSY_TRIES = 2.0, 8  # how long a port may be busy, and how often it is tried
+
+OnLine = Callable[[str, str], None]  # a port, and a line of text that came from it
 
 
 @dataclass
@@ -46,32 +48,47 @@ def rates_of(kinds: Iterable[boards.Board]) -> list[int]:
 
 
 async def greet(
-    name: str, rates: Sequence[int], open_port: Opener = open_port, keys: Mapping[str, NodeKey] = NO_KEYS
+    name: str,
+    rates: Sequence[int],
+    open_port: Opener = open_port,
+    keys: Mapping[str, NodeKey] = NO_KEYS,
+    on_line: OnLine | None = None,
+    seconds: float = RESET_SECONDS,
 ) -> Found:
     """Open a port and have the board behind it say who it is, at the first of `rates` at which it answers, and prove it
-    if its id is in `keys`. Raises LinkError, and of that AuthenticationError for a wrong proof."""
-    if virtual(name):
-        rates = rates[:1]  # a rate means nothing there
-    port = await _opened(name, rates[0], open_port)
-    session = Session(port)
+    if its id is in `keys`.
+
+    `on_line` is told the lines of text that come instead; seconds: for an answer at each rate. Raises LinkError, and of
+    that AuthenticationError for a wrong proof.
+    """
+    session = Session(await _opened(name, rates[0], open_port))
+    if on_line is not None:
+        session.on_log = lambda text: on_line(name, text)
     try:
-        for rate in rates:
-            port.set_baud(rate)
-            try:
-                hello = await session.hello()
-            except LinkTimeout:
-                if rate == rates[-1]:
-                    raise
-            else:
-                key = keys.get(hello.uid.hex())
-                if key is not None:
-                    hello = await authenticate(session, key)
-                await speed_up(session, port, hello, rate)
-                return Found(name, session, session.node or hello)
+        return Found(name, session, await introduce(session, rates, keys, seconds))
     except BaseException:
         await session.close()
         raise
-    raise PortError(f"{name}: no rate to try")
+
+
+async def introduce(
+    session: Session, rates: Sequence[int], keys: Mapping[str, NodeKey] = NO_KEYS, seconds: float = RESET_SECONDS
+) -> Hello:
+    """The same on a port that is open, which is not closed whatever happens."""
+    silence = LinkTimeout(f"{session.name}: no rate to try")
+    for rate in rates[:1] if virtual(session.name) else rates:  # a rate means nothing there
+        session.port.set_baud(rate)
+        try:
+            hello = await session.hello(seconds)
+        except LinkTimeout as error:
+            silence = error
+        else:
+            key = keys.get(hello.uid.hex())
+            if key is not None:
+                hello = await authenticate(session, key)
+            await speed_up(session, hello, rate)
+            return session.node or hello
+    raise silence
 
 
 async def _opened(name: str, rate: int, open_port: Opener) -> Port:
@@ -79,10 +96,24 @@ async def _opened(name: str, rate: int, open_port: Opener) -> Port:
     plugged in, and a coordinator that has lost a board looks for it where another one may be by now."""
     for _ in range(BUSY_TRIES):
         try:
-            return await asyncio.to_thread(open_port, name, rate)
+            return await _open(name, rate, open_port)
         except PortBusy:
             await asyncio.sleep(BUSY_SECONDS / BUSY_TRIES)
-    return await asyncio.to_thread(open_port, name, rate)
+    return await _open(name, rate, open_port)
+
+
+async def _open(name: str, rate: int, open_port: Opener) -> Port:
+    opening = asyncio.ensure_future(asyncio.to_thread(open_port, name, rate))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_abandon)  # the thread opens it all the same, and nobody else could then
+        raise
+
+
+def _abandon(opening: asyncio.Future[Port]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 async def authenticate(session: Session, key: NodeKey) -> Hello:
@@ -93,13 +124,13 @@ async def authenticate(session: Session, key: NodeKey) -> Hello:
         raise AuthenticationError(f"{error}; {key.node} has a key: flash it with that, `{key.flash}`") from None
 
 
-async def speed_up(session: Session, port: Port, hello: Hello, rate: int) -> None:
+async def speed_up(session: Session, hello: Hello, rate: int) -> None:
     """Change to the fastest rate that the board holds, if both ends can; go back if nothing is heard there."""
     try:
         fastest = max(boards.load(hello.board).training.bauds)
     except boards.BoardError:
         return  # refused later, in words
-    if fastest == rate or "://" in port.name:
+    if fastest == rate or "://" in session.name:
         return
     try:
         await session.set_baud(fastest)
@@ -109,7 +140,7 @@ async def speed_up(session: Session, port: Port, hello: Hello, rate: int) -> Non
     except NodeError:
         return  # it stays where it is
     except LinkError:
-        port.set_baud(rate)
+        session.port.set_baud(rate)
         await asyncio.sleep(FALLBACK_SECONDS)
         await session.hello()
 

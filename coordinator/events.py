@@ -68,6 +68,14 @@ class NodeBack(Event):
 
 
 @dataclass(frozen=True)
+class PortRefused(Event):
+    """A port that the run does not use; `reason` is a sentence that names it."""
+
+    port: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class NodeMissing(Event):
     """The federation file lists a node that no port answers for; the run goes on without it."""
 

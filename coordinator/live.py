@@ -34,6 +34,7 @@ from .events import (
     NodeRefused,
     PlanNoted,
     PortLog,
+    PortRefused,
     RoundAggregated,
     RoundStarted,
     RunEnded,
@@ -224,6 +225,8 @@ def notice(event: Event) -> str | None:
             return f"{event.node} says: {event.text}"
         case PortLog():
             return f"{event.port} says: {event.text}"
+        case PortRefused():
+            return event.reason
         case RoundAggregated() if not event.aggregated:
             return f"round {event.round} is not aggregated: {event.reason}"
     return None

@@ -9,22 +9,24 @@ import asyncio
 import hashlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import boards
 from codegen.planner import Plan
 from codegen.prebuild import firmware_hash
 from codegen.protocol import ErrorCode, Hello, Kernel, Source
-from coordinator.connection import NO_KEYS, Found, greet, likely_ports, networked, rates_of
+from coordinator.connection import NO_KEYS, Found, OnLine, greet, likely_ports, networked, rates_of
 from coordinator.errors import FirmwareMismatch
-from coordinator.events import Event, NodeConnected, NodeMissing, Observer
+from coordinator.events import Event, NodeConnected, NodeMissing, Observer, PortLog
 from coordinator.federation import Federation, NodeSpec
 from coordinator.keys import NodeKey, keyed_nodes, keys_folder, load_key
-from coordinator.link.errors import AuthenticationError, LinkError, NodeError, PortError
+from coordinator.link.errors import AuthenticationError, LinkError, NodeError, PortError, ProtocolMismatch
 from coordinator.link.ports import Opener, open_port
 from coordinator.link.session import Session
 from coordinator.nodes import LinkNode
+from coordinator.search import Search
 from coordinator.shares import Share, deal
 
 AUTO = "auto"
@@ -41,65 +43,83 @@ def node_uid(spec: NodeSpec) -> str:
     return spec.uid or named_uid(spec.name)
 
 
+@dataclass
+class Roster:
+    """The nodes of a run that are there, and the ports that are none of them."""
+
+    nodes: list[LinkNode]  # in the order of the file, ready for a round
+    refused: dict[str, LinkError]  # ports, and why each is not used
+    search: Search  # for those that get lost
+
+    async def close(self) -> None:
+        """Close all ports."""
+        await self.search.close()
+        await asyncio.gather(*(node.close() for node in self.nodes))
+
+
 async def assemble(
     federation: Federation,
     plans: Mapping[str, Plan],
     ports: Sequence[str],
     observer: Observer,
-    on_silent: Callable[[str], None] | None = None,
     pace: float = 1.0,
     open_port: Opener = open_port,
     insecure: bool = False,
-) -> list[LinkNode]:
-    """Return the federation's nodes that answer on `ports` (or AUTO), in the order of the file, ready for a round.
+) -> Roster:
+    """Return the federation's nodes that answer on `ports` (or AUTO).
 
-    `plans` by board id; `on_silent` is told each port that AUTO tried and nobody answers on; `pace` as for
-    LinkNode; every port is opened by `open_port`; `insecure` lets nodes without a key answer through a network. Raises
-    LinkError (PortError, LinkTimeout, AuthenticationError) for a port that was named and is no node, FirmwareMismatch
-    for a board with another model, source of samples or firmware, DataError for data that cannot be dealt out,
-    KeyFileError.
+    `plans` by board id; `pace` as for LinkNode; every port is opened by `open_port`; `insecure` lets nodes without a
+    key answer through a network. Raises FirmwareMismatch for a board with another model, source of samples or firmware,
+    ProtocolMismatch, LinkError for two boards of one id and if AUTO finds none, DataError for data that cannot be dealt
+    out, KeyFileError.
     """
     keys = keyring(federation)
     rates = rates_of(boards.load(board) for board in plans)
     shares = _streamed(federation, plans)
-    auto = list(ports) == [AUTO]
-    names = likely_ports() if auto else list(dict.fromkeys(ports))
-    found = await find(names, rates, (on_silent or (lambda _: None)) if auto else None, open_port, keys)
+    names = list(dict.fromkeys(ports))
+    there: Callable[[], Sequence[str]] = likely_ports if names == [AUTO] else lambda: names
+    found, refused = await find(there(), rates, lambda port, text: observer(PortLog(port, text)), open_port, keys)
+    if names == [AUTO] and not found:
+        raise PortError("no port answers like a node; `coordinator ports` lists them, --ports names them")
+    search = Search(there, rates, observer, open_port, keys, pace)
     nodes: list[LinkNode] = []
     try:
         check_unique(found)
         matches, strangers = match(federation.nodes(), found)
-        if strangers and not auto:
-            raise LinkError(stranger(strangers[0]))
         for spec, board in matches:
             if board is None:
                 continue  # introductions() says so
             plan = plans[spec.board]
-            check(board, plan, federation.path, spec.name)
-            check_trust(board, spec, keys, insecure)
-            connection = _Connection(board, plan, federation.path, spec.name, open_port, keys)
+            admit = partial(_admit, plan=plan, federation=federation, spec=spec, keys=keys, insecure=insecure)
+            admit(board)
+            search.hold(board)
+            way = _Way(board, search, plan.board.training.bauds, admit)
             samples = shares.get(spec.name) if plan.source == "stream" else None
-            nodes.append(LinkNode(spec.name, plan, board.port, connection, observer, pace, samples))
-        await asyncio.gather(*(_open(node, federation) for node in nodes))
+            nodes.append(LinkNode(spec.name, plan, way, observer, pace, samples))
+        opened = await asyncio.gather(*(_opened(node, federation) for node in nodes))
     except BaseException:
         await asyncio.gather(*(each.session.close() for each in found))
         raise
-    kept = {node.port for node in nodes}
-    await asyncio.gather(*(each.session.close() for each in found if each.port not in kept))
-    return nodes
+    refused |= {node.port: error for node, error in zip(nodes, opened, strict=True) if error is not None}
+    refused |= {each.port: LinkError(stranger(each)) for each in strangers}
+    await asyncio.gather(*(search.drop(each) for each in found if each.port in refused))
+    return Roster([node for node in nodes if node.port not in refused], refused, search)
 
 
-async def _open(node: LinkNode, federation: Federation) -> None:
-    """Open a node; one that has a key which is not here refuses everything."""
+async def _opened(node: LinkNode, federation: Federation) -> LinkError | None:
+    """Open a node; return why it cannot take part: one that has a key which is not here refuses everything."""
     try:
         await node.open()
     except NodeError as error:
         if error.code != ErrorCode.UNAUTHENTICATED:
-            raise
-        raise AuthenticationError(
+            return LinkError(f"{node.port}: {error}")
+        return AuthenticationError(
             f"{node.port}: {node.name} was built with a key, and {keys_folder(federation)} has none for it; put "
             f"{node.name}.key back there, or `{flash_command(federation.path, node.name, node.port)}` builds it without"
-        ) from None
+        )
+    except LinkError as error:
+        return error
+    return None
 
 
 def _streamed(federation: Federation, plans: Mapping[str, Plan]) -> dict[str, Share]:
@@ -120,22 +140,24 @@ def introductions(federation: Federation, nodes: Sequence[LinkNode]) -> list[Eve
 async def find(
     names: Sequence[str],
     rates: Sequence[int],
-    on_silent: Callable[[str], None] | None = None,
+    on_line: OnLine,
     open_port: Opener = open_port,
     keys: Mapping[str, NodeKey] = NO_KEYS,
-) -> list[Found]:
-    """Open all ports at once and greet who is there; `on_silent` is told which do not answer, without it they raise."""
-    answers = await asyncio.gather(*(greet(name, rates, open_port, keys) for name in names), return_exceptions=True)
+) -> tuple[list[Found], dict[str, LinkError]]:
+    """Open all ports at once and greet who is there; return that, and why the other ports do not answer. Raises
+    ProtocolMismatch."""
+    answers = await asyncio.gather(
+        *(greet(name, rates, open_port, keys, on_line) for name in names), return_exceptions=True
+    )
     found = [answer for answer in answers if isinstance(answer, Found)]
+    refused: dict[str, LinkError] = {}
     for name, answer in zip(names, answers, strict=True):
-        if isinstance(answer, LinkError) and not isinstance(answer, AuthenticationError) and on_silent:
-            on_silent(name)
+        if isinstance(answer, LinkError) and not isinstance(answer, ProtocolMismatch):
+            refused[name] = answer
         elif isinstance(answer, BaseException):
             await asyncio.gather(*(each.session.close() for each in found))
             raise answer
-    if not found:
-        raise PortError("no port answers like a node; `coordinator ports` lists them, --ports names them")
-    return found
+    return found, refused
 
 
 def check_unique(found: Sequence[Found]) -> None:
@@ -189,6 +211,14 @@ def check_trust(found: Found, spec: NodeSpec, keys: Mapping[str, NodeKey], insec
             f"{found.port}: {spec.name} has no key, so anybody could answer there in its place; give it one with "
             f"`coordinator keys new {spec.name}` and flash it, or trust this network with --insecure"
         )
+
+
+def _admit(
+    found: Found, plan: Plan, federation: Federation, spec: NodeSpec, keys: Mapping[str, NodeKey], insecure: bool
+) -> None:
+    """Raise FirmwareMismatch or AuthenticationError unless what was found may take part as the node of `spec`."""
+    check(found, plan, federation.path, spec.name)
+    check_trust(found, spec, keys, insecure)
 
 
 def check(found: Found, plan: Plan, federation: Path, node: str) -> None:
@@ -269,26 +299,30 @@ def connected(node: LinkNode, federation: Federation) -> NodeConnected:
     )
 
 
-class _Connection:
-    """What a LinkNode connects by: the session made when it was found, later the port opened anew."""
+class _Way:
+    """The way to a node: as it was found, then wherever it is found again. Satisfies contact.Connection."""
 
-    def __init__(
-        self, found: Found, plan: Plan, federation: Path, node: str, open_port: Opener, keys: Mapping[str, NodeKey]
-    ) -> None:
+    def __init__(self, found: Found, search: Search, bauds: Sequence[int], check: Callable[[Found], None]) -> None:
         self._found: Found | None = found
         self._port, self._uid = found.port, found.uid
-        self._plan, self._federation, self._node = plan, federation, node
-        self._open_port, self._keys = open_port, keys
+        self._search = search
+        self._rates = list(dict.fromkeys([max(bauds), bauds[0]]))  # where a run leaves it, and where a reset does
+        self.check = check
 
-    async def __call__(self) -> tuple[Session, Hello]:
+    async def find(self) -> Found:
         found, self._found = self._found, None
         if found is None:
-            found = await greet(self._port, rates_of([self._plan.board]), self._open_port, self._keys)
+            found = await self._search.find(self._uid, self._port, self._rates)
             try:
-                if found.uid != self._uid:
-                    raise LinkError(f"{self._port}: another board ({found.uid}) is there now, not {self._uid}")
-                check(found, self._plan, self._federation, self._node)
+                self.check(found)
             except BaseException:
                 await found.session.close()
                 raise
-        return found.session, found.hello
+            self._port = found.port
+        return found
+
+    async def greet(self, session: Session) -> Hello:
+        return await self._search.greet(session, self._rates)
+
+    def trouble(self) -> str:
+        return self._search.trouble.get(self._port, "")

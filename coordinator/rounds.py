@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -26,6 +26,9 @@ from coordinator.events import NodeAnswered, NodeFailed, NodeRefused, Observer, 
 # A node may take this much longer than its plan says, and this many seconds more, before the round goes on without it.
 PATIENCE_FACTOR = 4.0
 PATIENCE_SECONDS = 30.0
+# A node that is lost is waited for while others work or are needed, and for as long as it takes to put a plug back.
+GRACE_SECONDS = 8.0
+LOOK_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,14 @@ class Update:
     saturated: int = 0  # times that a fixed-point weight or logit was held at its limit
 
 
+@dataclass(frozen=True)
+class Loss:
+    """A node is being looked for."""
+
+    since: float  # the loop's time
+    reason: str
+
+
 class NodeUnavailable(Exception):  # noqa: N818 - it says what the node is
     """A node gives no update in this round; the message says why, in words that follow its name and a colon."""
 
@@ -79,6 +90,10 @@ class Node(Protocol):
     @property
     def label_counts(self) -> tuple[int, ...]:
         """How many samples of each class it has."""
+
+    @property
+    def lost(self) -> Loss | None:
+        """Since when it has been out of reach, and why; None if it is not."""
 
     async def settle(self, order: Order) -> None:
         """Begin the round of `order`, whose adjustment is still to come: `label_counts` holds until `train` ends."""
@@ -136,13 +151,15 @@ async def run_round(
     started = clock()
     observer(RoundStarted(number, tuple(node.name for node in nodes), settings.learning_rate(number)))
     cuts = RoundCuts(number, graph, weights, settings.select)
-    tasks = [asyncio.create_task(_ask(node, number, cuts, settings, observer)) for node in nodes]
+    timers: dict[str, asyncio.Timeout] = {}
+    tasks = [asyncio.create_task(_ask(node, number, cuts, settings, timers, observer)) for node in nodes]
+    hurry = asyncio.create_task(_hurry(nodes, tasks, timers, settings.min_nodes))
     try:
         contributions = [each for each in await asyncio.gather(*tasks) if each is not None]  # in node order
     finally:
-        for task in tasks:
+        for task in (hurry, *tasks):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(hurry, *tasks, return_exceptions=True)
     refused: dict[str, str] = {}
     if settings.plausible:
         suspects = [Suspect(each, settings.reach(number, each.samples)) for each in contributions]
@@ -185,26 +202,51 @@ class RoundCuts:
         return self._made[key]
 
 
-async def _ask(node: Node, number: int, cuts: RoundCuts, settings: Settings, observer: Observer) -> Contribution | None:
-    """Return one node's contribution, or None after telling the observer why there is none."""
+async def _hurry(
+    nodes: Sequence[Node],
+    tasks: Sequence[asyncio.Task[Contribution | None]],
+    timers: Mapping[str, asyncio.Timeout],
+    least: int,
+) -> None:
+    """Once all that are still asked are lost, and there are enough answers without them, wait for each no longer than
+    the grace."""
+    clock = asyncio.get_running_loop().time
+    while waiting := {task: node for node, task in zip(nodes, tasks, strict=True) if not task.done()}:
+        answers = sum(task not in waiting and task.result() is not None for task in tasks)
+        losses = [(loss, timers[node.name]) for node in waiting.values() if (loss := node.lost) is not None]
+        if answers >= least and len(losses) == len(waiting):
+            for loss, timer in losses:
+                now, end = clock(), timer.when()
+                if now >= loss.since + GRACE_SECONDS and end is not None and end > now:
+                    timer.reschedule(now)
+        await asyncio.wait(waiting, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _ask(
+    node: Node,
+    number: int,
+    cuts: RoundCuts,
+    settings: Settings,
+    timers: dict[str, asyncio.Timeout],
+    observer: Observer,
+) -> Contribution | None:
+    """Return one node's contribution, or None after telling the observer why there is none. Its deadline is in
+    `timers`, by the node's name."""
     clock = asyncio.get_running_loop().time
     started = clock()
-    limit = 0.0
+    limit = settings.pace * PATIENCE_SECONDS
     try:
         cut, packed = cuts.of(node.plan)
         order = make_order(node, number, packed, settings)
-        await node.settle(order)
-        order = adjusted(order, node, settings)
-        limit = settings.pace * deadline(node.plan, sum(node.label_counts), settings.epochs)
-        async with asyncio.timeout(limit):
+        async with asyncio.timeout(limit) as timers[node.name]:
+            await node.settle(order)
+            order = adjusted(order, node, settings)
+            limit = settings.pace * deadline(node.plan, sum(node.label_counts), settings.epochs)
+            timers[node.name].reschedule(clock() + limit)
             update = await node.train(order)
         check(update, order, cut, node, settings.most_samples)
     except TimeoutError:
-        observer(
-            NodeFailed(
-                node.name, number, f"no update within {limit:.0f} s, {PATIENCE_FACTOR * settings.pace:g} times its plan"
-            )
-        )
+        observer(NodeFailed(node.name, number, _too_late(node, limit, settings.pace)))
         return None
     except UpdateRefused as refusal:
         observer(NodeRefused(node.name, number, str(refusal)))
@@ -215,6 +257,13 @@ async def _ask(node: Node, number: int, cuts: RoundCuts, settings: Settings, obs
     seconds = clock() - started
     observer(NodeAnswered(node.name, number, update.samples, update.loss, seconds, update.saturated))
     return Contribution(node.name, cut, update.delta, update.samples, node.label_counts)
+
+
+def _too_late(node: Node, limit: float, pace: float) -> str:
+    loss = node.lost
+    if loss is not None:
+        return f"{loss.reason}; it was not found again in time"
+    return f"no update within {limit:.0f} s, {PATIENCE_FACTOR * pace:g} times its plan"
 
 
 def make_order(node: Node, number: int, packed: bytes, settings: Settings) -> Order:

@@ -21,6 +21,7 @@ from coordinator.events import (
     Event,
     Observer,
     PlanNoted,
+    PortRefused,
     RoundAggregated,
     RunEnded,
     RunStarted,
@@ -32,7 +33,7 @@ from coordinator.nodes import LinkNode
 from coordinator.quarantine import due, quarantined
 from coordinator.report import SETTINGS, write_report
 from coordinator.results import Inputs, Summary, earlier_seconds, headers, load, summarise, write_keras
-from coordinator.roster import assemble, introductions
+from coordinator.roster import AUTO, Roster, assemble, introductions
 from coordinator.rounds import Settings, run_round
 
 Accuracy = Callable[[Sequence[SubModel], Weights], dict[str, float]]  # 0 to 1, by tier
@@ -69,10 +70,13 @@ async def run(
         return await asyncio.to_thread(part.finish, weights)
 
 
-def enough(federation: Federation, nodes: Sequence[LinkNode]) -> None:
-    """Raise RunFailed if no round can have its min_nodes answers: nodes that are missing now do not come later."""
-    least = federation.aggregation.min_nodes
+def enough(federation: Federation, roster: Roster, auto: bool) -> None:
+    """Raise what is wrong with the first port that was named, or else RunFailed, if no round can have its min_nodes
+    answers: nodes that are missing now do not come later."""
+    least, nodes = federation.aggregation.min_nodes, roster.nodes
     if len(nodes) < least:
+        if roster.refused and not auto:
+            raise next(iter(roster.refused.values()))
         missing = {spec.name for spec in federation.nodes()} - {node.name for node in nodes}
         raise RunFailed(
             f"{len(nodes)} of {len(federation.nodes())} nodes are there and a round needs {least} (min_nodes in "
@@ -145,15 +149,14 @@ class Part:
         does."""
         federation, plans = self._inputs.federation, self._inputs.plans
         number, weights = self.last()
-        silent: list[str] = []
-        nodes = await assemble(federation, plans, ports, self.emit, silent.append, pace, open_port, insecure)
+        auto = list(ports) == [AUTO]
+        roster = await assemble(federation, plans, ports, self.emit, pace, open_port, insecure)
         try:
-            enough(federation, nodes)
-            self.start(nodes, number)
-            self.offer(nodes, silent)
-            weights = await self.rounds(nodes, number, weights, pace)
+            enough(federation, roster, auto)
+            self.start(roster, number, auto)
+            weights = await self.rounds(roster.nodes, number, weights, pace)
         finally:
-            await asyncio.gather(*(node.close() for node in nodes))
+            await roster.close()
         if not any(line["aggregated"] for line in self._journal.events(RoundAggregated)):
             raise RunFailed(
                 f"{self._journal.folder}: no round had {federation.aggregation.min_nodes} answers (min_nodes), so "
@@ -167,21 +170,22 @@ class Part:
         before = self._journal.last_checkpoint(shapes, before=number)
         return None if number == 0 else self._inputs.weights if before is None else before[1]
 
-    def start(self, nodes: Sequence[LinkNode], number: int) -> None:
+    def start(self, roster: Roster, number: int, auto: bool) -> None:
         """Journal that the run begins after round `number`: not before the nodes are there, so that a mistyped port
-        leaves no run behind."""
+        leaves no run behind. Of ports that were not named, those that are silent are offered to be flashed."""
         federation = self._inputs.federation
         write_durably(self._journal.folder / SETTINGS, json.dumps(federation.settings(), indent=2).encode())
         names = tuple(spec.name for spec in federation.nodes())
         self.emit(RunStarted(federation.name, self._fingerprint, federation.training.rounds, names, number))
-        for event in (*map(PlanNoted, self._inputs.notes), *introductions(federation, nodes)):
+        for event in (*map(PlanNoted, self._inputs.notes), *introductions(federation, roster.nodes)):
             self.emit(event)
-
-    def offer(self, nodes: Sequence[LinkNode], silent: Sequence[str]) -> None:
-        """Tell which of the ports that do not answer could be flashed as one of the nodes that are missing."""
-        federation, present = self._inputs.federation, {node.name for node in nodes}
+        if not auto:
+            for port, error in roster.refused.items():
+                self.emit(PortRefused(port, str(error)))
+            return
+        present = {node.name for node in roster.nodes}
         missing = [spec for spec in federation.nodes() if spec.name not in present]
-        for port, command in offers(federation, missing, silent).items():
+        for port, command in offers(federation, missing, list(roster.refused)).items():
             self.emit(BoardOffered(port, command))
 
     async def rounds(self, nodes: Sequence[LinkNode], number: int, weights: Weights, pace: float) -> Weights:

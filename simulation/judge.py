@@ -11,6 +11,7 @@ from coordinator.events import (
     CheckpointWritten,
     NodeFailed,
     NodeLost,
+    NodeMissing,
     NodeQuarantined,
     NodeRefused,
     RoundAggregated,
@@ -61,8 +62,9 @@ def _judge_journal(world: World, ending: Ending, folder: Path) -> None:
     aggregated = [line["round"] for line in of_kind(lines, RoundAggregated) if line["aggregated"]]
     if set(kept) != set(aggregated) or kept[max(kept)] != digest:
         raise Violation(f"rounds {aggregated} were aggregated, and checkpoints of {kept} written; the end is {digest}")
+    absent = {line["node"] for line in of_kind(lines, NodeMissing)}
     for line in of_kind(lines, RoundAggregated):
         silent = set(world.names) - set(line["answered"])
         said = {each["node"] for kind in WHY for each in of_kind(lines, kind) if each["round"] <= line["round"]}
-        if not silent <= said:
+        if not silent <= said | absent:
             raise Violation(f"round {line['round']} went on without {silent - said}, and nothing says why")

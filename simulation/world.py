@@ -140,12 +140,12 @@ class World:
         for cable in cables.values():
             cable.node.start()
         weights, settings = self.inputs.weights, replace(round_settings(self.federation), plausible=False)
-        nodes = await assemble(
+        roster = await assemble(
             self.federation, self.inputs.plans, list(cables), lambda _: None,
             open_port=lambda name, baud: cables[name].open(baud),
         )  # fmt: skip
         for number, names in enumerate(answered, 1):
-            asked = [node for node in nodes if node.name in names]
+            asked = [node for node in roster.nodes if node.name in names]
             if asked:
                 weights = (await run_round(number, self.inputs.graph, weights, asked, settings, lambda _: None)).weights
         for cable in cables.values():

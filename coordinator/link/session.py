@@ -87,7 +87,7 @@ class Session:
         self.on_error: Callable[[NodeError], None] | None = None
         self.on_lost: Callable[[LinkLost], None] | None = None
         self._lost: LinkLost | None = None
-        self._port = port
+        self.port = port
         self._decoder = Decoder()
         self._waiting: dict[int, Waiter] = {}
         self._last_id = 0
@@ -108,7 +108,7 @@ class Session:
 
     async def close(self, reason: str = "the port was closed") -> None:
         """Close the port; whoever still waits gets LinkLost."""
-        self._port.close()
+        self.port.close()
         self._end(LinkLost(f"{self.name}: {reason}"))
 
     @property
@@ -201,7 +201,7 @@ class Session:
         """Send bytes, unless the port is gone."""
         if self._lost is None:
             self.stats.bytes_down += len(data)
-            self._port.write(data)
+            self.port.write(data)
 
     def _next_id(self) -> int:
         for _ in range(255):
@@ -303,7 +303,7 @@ class Session:
     async def set_baud(self, baud: int) -> None:
         """Change the wire's rate at both ends. A node goes back by itself if it hears nothing valid for 2 s."""
         await self.request(Baud(baud), Status)
-        self._port.set_baud(baud)
+        self.port.set_baud(baud)
 
     # Transfers
 

@@ -17,7 +17,7 @@ from codegen.weights import unpack
 from coordinator import rounds
 from coordinator.aggregation import Weights
 from coordinator.events import Event, NodeAnswered, NodeFailed, NodeRefused, RoundAggregated, RoundStarted
-from coordinator.rounds import NodeUnavailable, Order, Outcome, Settings, Update, run_round
+from coordinator.rounds import Loss, NodeUnavailable, Order, Outcome, Settings, Update, run_round
 
 HIDDEN = Layer("hidden", "dense", (1, 1, 12), (1, 1, 8), slope=0.1, bias=True, trainable=True)
 LOGITS = Layer("logits", "dense", (1, 1, 8), (1, 1, 3), bias=True, trainable=True)
@@ -50,6 +50,7 @@ class Local:
     delay: float = 0.0
     kernel: str = "f32"
     label_counts: tuple[int, ...] = (4, 3, 3)
+    lost: Loss | None = None
     settled: tuple[int, ...] | None = None  # labels as they turn out when the round begins
     change: Callable[[Update], Update] = lambda update: update
     orders: list[Order] = field(default_factory=list)

@@ -11,8 +11,9 @@ import pytest
 
 from codegen.planner import SampleSource
 from codegen.protocol import Hello
+from coordinator.connection import Found
 from coordinator.events import Event, NodeProgress
-from coordinator.link.session import Session
+from coordinator.link.session import Port, Session
 from coordinator.nodes import LinkNode
 from coordinator.rounds import Order, Update
 from coordinator.shares import Share
@@ -46,6 +47,26 @@ class NodePeer:
         return bytes(out)[:count]
 
 
+class Wired:
+    """The way to a node that is always there. Satisfies contact.Connection."""
+
+    def __init__(self, open_port: Callable[[], Port]) -> None:
+        self._open_port = open_port
+
+    async def find(self) -> Found:
+        session = Session(self._open_port())
+        return Found("wire", session, await session.hello())
+
+    async def greet(self, session: Session) -> Hello:
+        return await session.hello()
+
+    def check(self, found: Found) -> None:
+        """It is the only one."""
+
+    def trouble(self) -> str:
+        return ""
+
+
 @pytest.fixture(scope="module")
 def make_node(compile_shared: CompileShared, tmp_path_factory: pytest.TempPathFactory) -> MakeNode:
     """Return a function of (way, source) that makes a node which has just booted."""
@@ -70,12 +91,8 @@ def order_for(node: MemoryNode) -> Order:
 def link(node: MemoryNode, faults: Faults, observer: Callable[[Event], None], seed: int = 1) -> LinkNode:
     """Return the host's end of a wire with these faults."""
 
-    async def connect() -> tuple[Session, Hello]:
-        session = Session(WirePort(cast(Peer, NodePeer(node)), faults=faults, seed=seed))
-        return session, await session.hello()
-
-    plan = node.built.plan
-    return LinkNode("node", plan, "wire", connect, observer, share=SHARE if plan.source == "stream" else None)
+    plan, wired = node.built.plan, Wired(lambda: WirePort(cast(Peer, NodePeer(node)), faults=faults, seed=seed))
+    return LinkNode("node", plan, wired, observer, share=SHARE if plan.source == "stream" else None)
 
 
 def train(node: MemoryNode, faults: Faults = PERFECT, seed: int = 1) -> tuple[Update, tuple[int, ...]]:
@@ -121,6 +138,8 @@ def test_a_host_that_comes_back_in_the_middle_goes_on(make_node: MakeNode, done:
             if isinstance(event, NodeProgress) and event.stage == "training":
                 seen.append(event.done)
 
+        async def keep(_: Session) -> None: ...
+
         first = link(node, PERFECT, observe)
         await first.open()
         task = asyncio.ensure_future(first.train(order))
@@ -131,6 +150,7 @@ def test_a_host_that_comes_back_in_the_middle_goes_on(make_node: MakeNode, done:
         await first.close()
         seen.clear()
         second = link(node, PERFECT, observe)
+        await second._contact.open(keep)  # not second.open(), which makes it drop the round
         await second.settle(order)
         update = await second.train(order)
         await second.close()

@@ -37,6 +37,7 @@ class Recorder:
     def __init__(self, node: Node) -> None:
         self.node, self.name, self.plan, self.label_counts = node, node.name, node.plan, node.label_counts
         self.update: Update | None = None
+        self.lost = None
 
     async def settle(self, order: Order) -> None:
         await self.node.settle(order)
@@ -65,8 +66,8 @@ class Chips:
         federation, inputs = self.federation, self.inputs
         failed: list[object] = []
         async with Twins(federation, self.programs, shards, images, self.held) as twins:
-            nodes = await assemble(federation, inputs.plans, twins.ports, lambda _: None, pace=10)
-            recorders = [Recorder(node) for node in nodes]
+            roster = await assemble(federation, inputs.plans, twins.ports, lambda _: None, pace=10)
+            recorders = [Recorder(node) for node in roster.nodes]
             try:
                 settings = round_settings(federation)
                 await run_round(
@@ -74,7 +75,7 @@ class Chips:
                     lambda event: failed.append(event) if isinstance(event, NodeFailed) else None,
                 )  # fmt: skip
             finally:
-                await asyncio.gather(*(node.close() for node in nodes))
+                await roster.close()
             assert not failed
             updates = {each.name: each.update for each in recorders if each.update}
             return updates, [twin.how for twin in twins.twins]

@@ -13,9 +13,11 @@ from codegen.protocol import Encoding, Offer
 from coordinator import roster, runs
 from coordinator.emulation import Twins
 from coordinator.events import Event, NodeQuarantined, NodeRefused, RoundAggregated, RoundStarted
+from coordinator.link.flows import Partial
 from coordinator.link.session import Session
 from coordinator.nodes import LinkNode
 from coordinator.results import Summary
+from coordinator.rounds import Order, Update
 from tests.federation.world import World
 
 pytestmark = pytest.mark.e2e
@@ -70,16 +72,13 @@ def deceive(monkeypatch: pytest.MonkeyPatch, lie: Lie, rounds: range) -> None:
     """Have LIAR's updates of these rounds replaced between the wire and the decoder."""
 
     class Liar(LinkNode):
-        async def _greet(self) -> Session:
-            session = await super()._greet()
-            fetch = session.fetch
-
-            async def lying(number: int, encoding: Encoding) -> tuple[Offer, bytes]:
-                offer, blob = await fetch(number, encoding)
+        async def _train(self, session: Session, order: Order) -> Update:
+            async def lying(number: int, encoding: Encoding, partial: Partial) -> tuple[Offer, bytes]:
+                offer, blob = await Session.fetch(session, number, encoding, partial)
                 return lie(offer, blob) if self.name == LIAR and number in rounds else (offer, blob)
 
             monkeypatch.setattr(session, "fetch", lying)
-            return session
+            return await super()._train(session, order)
 
     monkeypatch.setattr(roster, "LinkNode", Liar)
 

@@ -15,15 +15,14 @@ from typing import cast
 import numpy as np
 
 from codegen.planner import EncodingChoice
-from codegen.protocol import Ack, Begin, Fetch, FrameType, Hello
+from codegen.protocol import Ack, Begin, Fetch, FrameType
 from coordinator.link.frames import Decoder, Frame
-from coordinator.link.session import Session
 from coordinator.nodes import LinkNode
 from coordinator.rounds import Order
 from coordinator.shares import Share
 from simulation.clock import run_virtually
 from simulation.wire import Faults, Peer, WirePort
-from tests.coordinator.test_streaming import NodePeer
+from tests.coordinator.test_streaming import NodePeer, Wired
 from tests.firmware.node.harness import CLASSES, MEMORY, Build, MemoryNode, fixed_weights, samples, weights
 from tests.fuzz.targets import CORPUS, NODES, headers
 
@@ -77,14 +76,13 @@ def conversation(node: MemoryNode, faults: Faults, encoding: EncodingChoice) -> 
         down.extend(data)
         return data
 
-    async def connect() -> tuple[Session, Hello]:
+    def open_port() -> WirePort:
         port = WirePort(cast(Peer, Recorded(node)), faults=faults)
         port.filter_down = heard
-        session = Session(port)
-        return session, await session.hello()
+        return port
 
     async def play() -> None:
-        host = LinkNode("node", plan, "wire", connect, lambda _: None, share=share)
+        host = LinkNode("node", plan, Wired(open_port), lambda _: None, share=share)
         await host.open()
         await host.train(order)
         await host.close()

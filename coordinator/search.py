@@ -1,0 +1,149 @@
+"""Nodes that were lost, looked for on every port of the run: they are known by their unique id, never by their port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from codegen.protocol import Hello, HelloRequest
+from coordinator.connection import NO_KEYS, Found, greet, introduce
+from coordinator.events import Observer, PortLog, PortRefused
+from coordinator.keys import NodeKey
+from coordinator.link.errors import AuthenticationError, LinkError, PortError, ProtocolMismatch
+from coordinator.link.ports import Opener, open_port
+from coordinator.link.session import Session
+
+AGAIN = 0.25  # seconds between two looks at ports that are not there
+REST = 10.0  # seconds for which a port that was refused is left alone: opening it may reset its board
+ANSWER = 0.8  # seconds for an answer at one rate, each of which is tried twice
+
+
+class Search:
+    """Who was found behind which port, and who is looked for."""
+
+    def __init__(
+        self,
+        ports: Callable[[], Sequence[str]],
+        rates: Sequence[int],
+        observer: Observer,
+        open_port: Opener = open_port,
+        keys: Mapping[str, NodeKey] = NO_KEYS,
+        pace: float = 1.0,
+    ) -> None:
+        """`ports` returns those there are now; `rates` are all that a board of the run may answer at."""
+        self._ports, self._rates = ports, rates
+        self._observer = observer
+        self._open_port, self._keys = open_port, keys
+        self._seconds = ANSWER * pace
+        self._held: dict[str, Found] = {}  # by uid, all nodes of the run; one whose session is closed is lost
+        self._looking: dict[str, asyncio.Task[Found]] = {}  # by uid
+        self._asked: set[str] = set()  # ports that are being asked
+        self._resting: dict[str, float] = {}  # until when
+        self._said: dict[str, str] = {}  # of each port, at last
+        self.trouble: dict[str, str] = {}  # why nobody was found on a port, at last
+
+    async def greet(self, session: Session, rates: Sequence[int]) -> Hello:
+        """Have whoever is behind an open port say who it is, now."""
+        return await introduce(session, rates, self._keys, self._seconds)
+
+    def hold(self, found: Found) -> None:
+        """A node of the run is there."""
+        self._held[found.uid] = found
+
+    async def drop(self, found: Found) -> None:
+        """It is none of the run's after all."""
+        self._held.pop(found.uid, None)
+        if (looking := self._looking.pop(found.uid, None)) is not None:
+            looking.cancel()
+        await found.session.close()
+
+    async def find(self, uid: str, port: str, rates: Sequence[int]) -> Found:
+        """Return the node of this id as soon as it answers anywhere. Where it was, `port`, it is looked for first, at
+        its own `rates`; the search goes on when the caller gives up, so that its next call has the answer."""
+        if uid not in self._looking:
+            self._looking[uid] = asyncio.create_task(self._look(uid, port, rates))
+        found = await asyncio.shield(self._looking[uid])
+        self._looking.pop(uid, None)
+        return found
+
+    async def close(self) -> None:
+        """Give up; close what was found."""
+        for task in self._looking.values():
+            task.cancel()
+        await asyncio.gather(*self._looking.values(), return_exceptions=True)
+        await asyncio.gather(*(found.session.close() for found in self._held.values()))
+
+    def _live(self, uid: str) -> Found | None:
+        found = self._held.get(uid)
+        return None if found is None or found.session.closed else found
+
+    async def _look(self, uid: str, port: str, rates: Sequence[int]) -> Found:
+        while True:
+            for name in await self._free(port):
+                if (found := self._live(uid)) is not None:  # here, or met by somebody who looks for another one
+                    return found
+                if name not in self._asked:
+                    await self._ask(name, rates if name == port else self._rates)
+            if (found := self._live(uid)) is not None:
+                return found
+            await asyncio.sleep(AGAIN)
+
+    async def _free(self, first: str) -> list[str]:
+        """Return the ports at which somebody might be, `first` of all this one."""
+        now = asyncio.get_running_loop().time()
+        taken = {found.port for found in self._held.values() if not found.session.closed}
+        names = dict.fromkeys([first, *await asyncio.to_thread(self._ports)])
+        return [name for name in names if name not in taken and self._resting.get(name, 0.0) <= now]
+
+    async def _ask(self, name: str, rates: Sequence[int]) -> None:
+        """See who is behind a port."""
+        self._asked.add(name)
+        try:
+            tell = lambda port, text: self._observer(PortLog(port, text))  # noqa: E731
+            found = await greet(name, [*rates, *rates], self._open_port, self._keys, tell, self._seconds)
+            self.trouble.pop(name, None)
+            try:
+                await self._place(found)
+            except BaseException:
+                await found.session.close()
+                raise
+        except (ProtocolMismatch, AuthenticationError) as error:
+            self._refuse(name, str(error))
+        except LinkError as error:
+            self.trouble[name] = str(error)
+            if not isinstance(error, PortError):
+                self._resting[name] = asyncio.get_running_loop().time() + self._seconds
+        finally:
+            self._asked.discard(name)
+
+    async def _place(self, found: Found) -> None:
+        """Keep a node of ours for whoever looks for it; refuse others."""
+        before = self._live(found.uid)
+        reason = ""
+        if found.uid not in self._held:
+            reason = f"{found.port}: {found.uid} is a {found.hello.board} that is no node of this run; it is left alone"
+        elif before is not None and await _is_there(before):
+            reason = f"{found.port}: says it is {found.uid} as {before.port} does; the second is left alone, unplug one"
+        if reason:
+            self._refuse(found.port, reason)
+            await found.session.close()
+            return
+        if before is not None:
+            await before.session.close(f"its node answers on {found.port} now")
+        self._held[found.uid] = found
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self._resting[name] = asyncio.get_running_loop().time() + REST
+        self.trouble[name] = reason
+        if self._said.get(name) != reason:
+            self._said[name] = reason
+            self._observer(PortRefused(name, reason))
+
+
+async def _is_there(found: Found) -> bool:
+    """Whether a node still answers where it was found."""
+    try:
+        hello = await found.session.request(HelloRequest(), Hello, 0.5, 2)
+    except LinkError:
+        return False
+    return hello.uid == found.hello.uid
