@@ -96,8 +96,13 @@ def exit_code(error: BaseException) -> int | None:
 def sentence(error: BaseException) -> str:
     """Return what to tell the user about an error that has an exit code."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error) or type(error).__name__
+        return shown(f"{error.filename}: {error.strerror}")
+    return "\n".join(map(shown, str(error).split("\n"))) or type(error).__name__
+
+
+def shown(text: str) -> str:
+    """Return text from a file or a wire as it may stand in a sentence: what a terminal would obey is written out."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from .errors import shown
+
 Key = tuple[str | int, ...]
 MAX_PARSED = 1 << 20  # characters; a hostile file must not make the search for its lines quadratic
 
@@ -62,9 +64,9 @@ def syntax_error(path: Path, error: Exception) -> str:
     if isinstance(error, RecursionError):
         return f"{path}: nested too deeply to be a federation file"
     if not found:
-        return f"{path}: not TOML: {error}"
+        return shown(f"{path}: not TOML: {error}")
     place = f"{path}:{found[2]}" if found[2] else f"{path}: at its end"
-    return f"{place}: not TOML: {found[1]}"
+    return shown(f"{place}: not TOML: {found[1]}")
 
 
 def explain(error: ValidationError, root: type[BaseModel], source: str, path: Path) -> str:
@@ -76,7 +78,7 @@ def explain(error: ValidationError, root: type[BaseModel], source: str, path: Pa
     details = [detail for detail in found if _place(detail) not in wholes]
     placed = sorted((_line(lines, _place(detail)), index) for index, detail in enumerate(details))
     line, index = placed[0]
-    return f"{path}:{line}: {_sentence(details[index], root, lines)}"
+    return shown(f"{path}:{line}: {_sentence(details[index], root, lines)}")
 
 
 def _place(detail: ErrorDetails) -> Key:

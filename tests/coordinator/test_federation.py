@@ -145,6 +145,7 @@ SLIPS = [
     ("min_nodes = 2", "min_nodes = 4", 24, "aggregation.min_nodes is 4; expected at most 3, the number of nodes"),
     ('"desk"', '"esp32dev-1"', 31, "nodes[2].name is 'esp32dev-1', as of another node"),
     ('"desk"', '"../desk"', 31, 'nodes[2].name is "../desk"; expected at most 63 letters'),
+    ('"desk"', '"\\u001b[2J"', 31, 'nodes[2].name is "\\x1b[2J"; expected at most 63'),  # no command to a terminal
     ("66FF", "66FG", 33, "expected 16 hex digits"),
     ('"desk"', '"desk"\ncount = 2', 30, "nodes[2] has a uid and count = 2"),
     (
