@@ -146,7 +146,7 @@ def accuracies(described: Federation, way: str, workshop: Workshop) -> dict[str,
     judge, images = workshop.node(widest, weights), np.ascontiguousarray(inputs.dataset.x_test)
     judge.load(pack(widest, weights))
     return {
-        tier.name: 100 * judge.accuracy(images, inputs.dataset.y_test, width)
+        tier.name: round(100 * judge.accuracy(images, inputs.dataset.y_test, width), 4)
         for width, tier in enumerate(widest.widths)
     }
 
@@ -230,14 +230,14 @@ def _show(figures: Figures) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("tier", "times smaller", *(f"{way} %" for way in WAYS), *(f"{way}: cost" for way in WAYS[1:]))
+    table = Table("tier", "times smaller", "float32 %", *(f"{way}: cost" for way in WAYS[1:]))
     for column in table.columns[1:]:
         column.justify = "right"
     for name in (*figures.accuracy[FLOAT32], "mean"):
         size = [f"{figures.ratio[name]:.2f}"] if name in figures.ratio else [""]
-        means = [f"{mean(found[name]):.2f}" if name in found else "" for found in figures.accuracy.values()]
+        known = figures.accuracy[FLOAT32].get(name)
         lost = [f"{found[name].mean:+.2f} ± {found[name].error:.2f}" for found in figures.cost.values()]
-        table.add_row(name, *size, *means, *lost)
+        table.add_row(name, *size, f"{mean(known):.2f}" if known else "", *lost)
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
