@@ -67,6 +67,7 @@ class NodeRow:
     done: int = 0
     total: int = 0
     loss: float | None = None
+    away: bool = False  # lost, and not back yet
     link: NodeProgress | None = None  # whose link figures are the last
 
 
@@ -101,7 +102,7 @@ class View:
                 self.round = event.round
                 for node in event.nodes:
                     row = self.row(node)
-                    row.state, row.done, row.total = "idle", 0, 0
+                    row.state, row.done, row.total = "lost" if row.away else "idle", 0, 0
             case NodeProgress():
                 row = self.row(event.node)
                 row.state, row.done, row.total = event.stage, event.done, event.total
@@ -111,10 +112,14 @@ class View:
             case NodeAnswered():
                 row = self.row(event.node)
                 row.state, row.loss = "done", event.loss
-            case NodeFailed() | NodeLost():
+            case NodeFailed():
                 self.row(event.node).state = "lost"
+            case NodeLost():
+                row = self.row(event.node)
+                row.state, row.away = "lost", True
             case NodeBack():
-                self.row(event.node).state = "idle"
+                row = self.row(event.node)
+                row.state, row.away = "idle", False
             case NodeRefused():
                 self.row(event.node).state = "refused"
             case NodeQuarantined():

@@ -124,6 +124,13 @@ def test_what_befalls_a_node_is_said_and_shown(event: Event, state: str, line: s
     assert notice(event) == line
 
 
+def test_a_node_that_is_not_back_stays_lost() -> None:
+    lost = [*_upto(RoundStarted), NodeLost("big", 1, "the port vanished"), RoundStarted(2, ("big", "small"), 0.1)]
+    assert re.search(r"big .* lost ", _text(_view(lost)))
+    again: list[Event] = [NodeBack("big", 2, "/dev/ttyUSB0", True), RoundStarted(3, ("big", "small"), 0.1)]
+    assert re.search(r"big .* idle ", _text(_view([*lost, *again])))
+
+
 def test_a_new_round_starts_idle_and_keeps_the_loss() -> None:
     assert re.search(r"big .* idle +0\.900 ", _text(_view(_upto(RoundStarted, 2))))
 
