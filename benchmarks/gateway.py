@@ -25,14 +25,14 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.images import FIRMWARE, PACKAGES, TARGETS, WARNINGS, ToolError, run_tool
+from benchmarks.images import PACKAGES, TARGETS, WARNINGS, ToolError, run_tool
 from boards import load
 from codegen.protocol import Encoding, TransferKind
 from codegen.protocol_header import protocol_header
 from coordinator.link.errors import LinkError
 from coordinator.link.ports import open_port
 from coordinator.link.session import Session
-from simulation.wire import SOURCES
+from simulation.wire import SOURCES, peer_flags
 
 BOARD = load("esp32dev")  # whose link the nodes have
 BLOB = 65536  # bytes of a transfer
@@ -73,7 +73,7 @@ def build(folder: Path) -> Path:
     (folder / "protocol.h").write_text(protocol_header(), encoding="utf-8")
     path, sources = folder / "wires", map(str, (TARGETS / "wires.c", *SOURCES))
     link = BOARD.training
-    flags = ("-O2", f"-I{folder}", f"-I{FIRMWARE / 'link'}", f"-DLINK_MTU={link.mtu}", f"-DLINK_WINDOW={link.window}")
+    flags = ("-O2", *peer_flags(folder, link.mtu, link.window))
     run_tool("gcc", PACKAGES["gcc"], "the wires", *WARNINGS, *flags, *sources, "-o", str(path))
     return path
 

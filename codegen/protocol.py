@@ -290,8 +290,8 @@ class Adjust(Message):
 
 @dataclass(frozen=True)
 class Begin(Message):
-    """A transfer to the node follows; the frame's `transfer` names it from here on. Answered by ACK, also when it is
-    under way already, which then tells where to go on."""
+    """A transfer to the node follows; the frame's `transfer` names it from here on. Answered by ACK, also when the same
+    blob is under way already, perhaps in chunks of another length: the ACK tells where to go on."""
 
     type = FrameType.BEGIN
     kind: u8
@@ -303,7 +303,7 @@ class Begin(Message):
 
 @dataclass(frozen=True)
 class Commit(Message):
-    """All chunks are acknowledged: check the CRC-32 and take the transfer. Answered by STATUS (LOADED; TRAINING of a
+    """All chunks were sent: check the CRC-32 and take the transfer. Answered by STATUS (LOADED; TRAINING of a
     sample, which is trained only then) or ERROR."""
 
     type = FrameType.COMMIT
@@ -331,7 +331,7 @@ class Train(Message):
 
 @dataclass(frozen=True)
 class Fetch(Message):
-    """Offer the update of this round as transfer `transfer`. Answered by OFFER; chunks flow after the first ACK."""
+    """Send the update of this round as transfer `transfer`, from the frame's chunk on. Answered by OFFER, and DATA."""
 
     type = FrameType.FETCH
     round: u16
@@ -399,7 +399,7 @@ class Ack(Message):
 
     type = FrameType.ACK
     map: u32  # bit i: chunk `next + 1 + i` has arrived
-    stalled: u8  # 1: nothing came for a while, send again all that is in flight
+    stalled: u8  # host: 1 if nothing came for a while, send again all in flight; node: number of the COMMIT it answers
 
 
 @dataclass(frozen=True)

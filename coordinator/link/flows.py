@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from codegen.protocol import Ack, FrameType, Offer, Status
-from coordinator.link.errors import LinkTimeout
+from codegen.protocol import WINDOW_MAX, Ack, Begin, Commit, Fetch, FrameType, Offer, Status
+from coordinator.link.errors import LinkError, LinkTimeout
 from coordinator.link.frames import Frame, encode
-from coordinator.link.transfer import Receiver, Sender
+from coordinator.link.transfer import Receiver, Sender, Timed
 
 _ACK = struct.Struct(Ack.layout()[0])
 _DONE = Frame(0, 0, 0, b"")
@@ -72,6 +73,12 @@ class Partial:
         )  # fmt: skip
         return self.head if same else b""
 
+    def chunks(self, fetch: Fetch) -> int:
+        """Return how many chunks are probably here, if what is fetched is the same."""
+        mine = self.offer
+        same = mine and (mine.round, mine.encoding) == (fetch.round, fetch.encoding)
+        return len(self.head) // fetch.payload if same else 0
+
 
 class Wire(Protocol):
     """What a flow needs of its session."""
@@ -80,6 +87,20 @@ class Wire(Protocol):
     loop: asyncio.AbstractEventLoop
     patience: float  # seconds that a transfer may stand still
     stats: LinkStatistics
+
+    @property
+    def mtu(self) -> int:
+        """Bytes of the longest payload, both ways."""
+
+    @property
+    def window(self) -> int:
+        """Chunks that the node keeps in flight."""
+
+    def next_id(self) -> int:
+        """Return a transfer number that nobody waits for."""
+
+    def rename(self, id: int) -> int:
+        """Give whoever waits for this number another one as well, and return that."""
 
     def write(self, data: bytes) -> None:
         """Send bytes, unless the port is gone."""
@@ -121,11 +142,10 @@ class Request(Waiter):
 class Flow(Waiter):
     """A transfer under way: frames move it on inside the read callback, a timer when nothing comes."""
 
-    def __init__(self, wire: Wire, future: asyncio.Future[Frame], id: int, engine: Sender | Receiver) -> None:
+    def __init__(self, wire: Wire, future: asyncio.Future[Frame], id: int, engine: Timed) -> None:
         super().__init__(future)
         self.wire = wire
         self.id = id
-        self.opening = b""  # the frame that began it: sent again when the node may have forgotten
         self._timed = engine
         self._timer: asyncio.TimerHandle | None = None
 
@@ -146,13 +166,14 @@ class Flow(Waiter):
             return
         if self.wire.loop.time() >= self._timed.deadline:
             self._timed.expire()
-            if self._timed.silences % 2 == 0:
-                self.wire.write(self.opening)
-            self.push()
+            self.silent()
         self.arm()
 
-    def push(self) -> None:
-        """Send what there is to send."""
+    def open(self) -> None:
+        """Begin, or begin again with a node that may have forgotten."""
+
+    def silent(self) -> None:
+        """The node has been silent for too long."""
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -161,56 +182,135 @@ class Flow(Waiter):
 
 
 class Sending(Flow):
-    """Chunks to the node, moved on by its acknowledgements."""
+    """BEGIN, chunks to the node and COMMIT, right behind each other; ends with the STATUS that answers."""
 
-    def __init__(self, wire: Wire, future: asyncio.Future[Frame], id: int, sender: Sender) -> None:
+    def __init__(
+        self, wire: Wire, future: asyncio.Future[Frame], id: int, sender: Sender, begin: Begin, commit: Commit
+    ) -> None:
         super().__init__(wire, future, id, sender)
         self._sender = sender
-        self._latest: tuple[int, int] | None = None
+        self._begin, self._commit = begin, commit.encode()
+        self._latest: tuple[int, int, int] | None = None
+        self._closed = False  # COMMIT was sent behind the last chunk
 
     def handle(self, frame: Frame) -> None:
-        # Acknowledgements are cumulative: only the last of a read matters.
-        if frame.type == FrameType.ACK and len(frame.payload) == _ACK.size:
-            self._latest = (frame.chunk, _ACK.unpack(frame.payload)[0])
+        # Acknowledgements are cumulative: only the last of a read matters, except that it answers no COMMIT.
+        if frame.transfer != self.id:
+            self._timed.alive()  # of chunks of another length: nothing new, but no silence
+        elif frame.type == FrameType.ACK and len(frame.payload) == _ACK.size:
+            map, early = _ACK.unpack(frame.payload)
+            self._latest = (frame.chunk, map, early or (self._latest[2] if self._latest else 0))
+        elif frame.type == FrameType.STATUS:
+            self.finish(frame)
 
     def settle(self) -> None:
-        if self._latest is None:
+        if self._latest is None or self.future.done():
             return
         self._sender.acknowledge(*self._latest)
         self._latest = None
-        self.push()
+        wanted = self._sender.wanted_payload(self.wire.mtu)
+        if wanted != self._sender.payload:
+            self.id = self.wire.rename(self.id)
+            self._sender.resize(wanted)
+            self.open()
+        else:
+            self.push()
         self.arm()
 
+    def open(self) -> None:
+        begin = replace(self._begin, payload=self._sender.payload)
+        self.wire.write(b"\0" + encode(FrameType.BEGIN, self.id, 0, begin.encode()))
+        self.push()
+
+    def silent(self) -> None:
+        self._closed = False
+        self.open()
+
     def push(self) -> None:
+        """Send what there is to send, and COMMIT behind the last of it."""
         again = self._sender.retransmitted
         frames = [encode(FrameType.DATA, self.id, chunk, data) for chunk, data in self._sender.ready()]
         self.wire.stats.retransmissions += self._sender.retransmitted - again
+        if self._sender.out and (frames or not self._closed):
+            frames.append(encode(FrameType.COMMIT, self.id, self._sender.close(), self._commit))
+            self._closed = True
         if frames:
             self.wire.write(b"".join(frames))
-        if self._sender.done:
-            self.finish(_DONE)
 
 
 class Receiving(Flow):
-    """Chunks from the node, moved on by ours."""
+    """FETCH, OFFER, and chunks from the node, moved on by our acknowledgements."""
 
-    def __init__(self, wire: Wire, future: asyncio.Future[Frame], id: int, receiver: Receiver) -> None:
-        super().__init__(wire, future, id, receiver)
-        self._receiver = receiver
+    PATIENCE = 0.05  # seconds, at least, until FETCH is repeated: a node may have to sum its update first
+
+    def __init__(
+        self, wire: Wire, future: asyncio.Future[Frame], id: int, engine: Timed, fetch: Fetch, first: int,
+        offered: Callable[[Frame], Receiver],
+    ) -> None:  # fmt: skip
+        """engine: times the wait for OFFER; first: the chunk to begin with; offered: returns what the rest is for, or
+        raises LinkError."""
+        super().__init__(wire, future, id, engine)
+        self._fetch, self._first = fetch, first
+        self._offered = offered
+        self._receiver: Receiver | None = None
+        self._early: list[Frame] = []  # chunks that came although OFFER was lost
+        self._asked = -self.PATIENCE
         self._came = False
 
     def handle(self, frame: Frame) -> None:
-        if frame.type == FrameType.DATA:
-            self._receiver.accept(frame.chunk, frame.payload)
+        if frame.transfer != self.id:
+            self._timed.alive()
+        elif frame.type == FrameType.DATA:
             self._came = True
+            if self._receiver is not None:
+                self._receiver.accept(frame.chunk, frame.payload)
+            elif len(self._early) < WINDOW_MAX:
+                self._early.append(frame)
+        elif frame.type == FrameType.OFFER and self._receiver is None:
+            try:
+                self._timed = self._receiver = self._offered(frame)
+            except LinkError as error:
+                self.fail(error)
+                return
+            self._came = self._receiver.done  # then there is nothing to wait for
+            if self._receiver.next < self._first:
+                self.open()  # another update: what is here is not of it
+            for chunk in self._early:
+                self.handle(chunk)
 
     def settle(self) -> None:
-        if self._came:
-            self._came = False
+        if self.future.done():
+            return
+        if self._came and self._receiver is None:
+            if self.wire.loop.time() - self._asked > self.PATIENCE:
+                self.open()  # chunks without OFFER: it was lost
+        elif self._came and self._receiver is not None:
+            wanted = self._receiver.wanted_payload(self.wire.mtu, self.wire.window)
+            if wanted != self._receiver.payload:
+                self.id = self.wire.rename(self.id)
+                self._receiver.resize(wanted)
+                self.open()
+            else:
+                self.push()
+        self._came = False
+        self.arm()
+
+    def open(self) -> None:
+        self._asked = self.wire.loop.time()
+        first, fetch = self._first, self._fetch
+        if self._receiver is not None:
+            first, fetch = self._receiver.next, replace(fetch, payload=self._receiver.payload)
+        self.wire.write(b"\0" + encode(FrameType.FETCH, self.id, first, fetch.encode()))
+
+    def silent(self) -> None:
+        if self._receiver is None or self._timed.silences % 2 == 0:
+            self.open()
+        else:
             self.push()
-            self.arm()
 
     def push(self) -> None:
+        """Acknowledge what is here."""
+        assert self._receiver is not None
         next, map, stalled = self._receiver.acknowledgement()
         self.wire.write(encode(FrameType.ACK, self.id, next, _ACK.pack(map, stalled)))
         if self._receiver.done:

@@ -46,7 +46,8 @@ from coordinator.link.errors import (
 from coordinator.link.flows import Flow, LinkStatistics, Partial, Receiving, Request, Sending, Waiter
 from coordinator.link.frames import Decoder, Frame, encode
 from coordinator.link.handshake import prove
-from coordinator.link.transfer import Receiver, RoundTrip, Sender
+from coordinator.link.path import Path, RoundTrip
+from coordinator.link.transfer import Receiver, Sender, Timed
 
 M = TypeVar("M", bound=Message)
 
@@ -93,6 +94,7 @@ class Session:
         self._last_id = 0
         self._moving = asyncio.Lock()
         self._round_trip = RoundTrip()
+        self._down, self._up = Path(self._round_trip), Path(self._round_trip)
         self._heard = self._since = self.loop.time()
         self._listeners = 0
         port.start(self._on_data, self._on_port_lost)
@@ -203,12 +205,19 @@ class Session:
             self.stats.bytes_down += len(data)
             self.port.write(data)
 
-    def _next_id(self) -> int:
+    def next_id(self) -> int:
+        """Return a transfer number that nobody waits for."""
         for _ in range(255):
             self._last_id = self._last_id % 255 + 1
             if self._last_id not in self._waiting:
                 return self._last_id
         raise LinkError(f"{self.name}: 255 requests wait already")
+
+    def rename(self, id: int) -> int:
+        """Give whoever waits for this number another one as well, and return that."""
+        new = self.next_id()
+        self._waiting[new] = self._waiting[id]
+        return new
 
     @contextmanager
     def _registered(self, id: int, waiter: Waiter) -> Iterator[None]:
@@ -219,7 +228,8 @@ class Session:
             with self.listening():
                 yield
         finally:
-            del self._waiting[id]
+            for number in [number for number, other in self._waiting.items() if other is waiter]:
+                del self._waiting[number]
 
     async def _ask(self, message: Message, reply: FrameType, id: int, timeout: float, retries: int) -> Frame:
         """Send until a frame of type `reply` comes, and return it."""
@@ -253,14 +263,14 @@ class Session:
 
     async def request(self, message: Message, reply: type[M], timeout: float = 1.0, retries: int = 4) -> M:
         """Send `message` until `reply` comes, at most `retries` more times, `timeout` seconds apart."""
-        return (await self._exchange(message, reply, self._next_id(), timeout, retries))[1]
+        return (await self._exchange(message, reply, self.next_id(), timeout, retries))[1]
 
     async def hello(self, timeout: float = RESET_SECONDS) -> Hello:
         """Ask the node who it is, and for proof once it has authenticated. timeout: seconds for the former."""
         interval = 0.4
         tries = max(round(timeout / interval), 1)
         try:
-            frame = await self._ask(HelloRequest(), FrameType.HELLO, self._next_id(), interval, tries - 1)
+            frame = await self._ask(HelloRequest(), FrameType.HELLO, self.next_id(), interval, tries - 1)
         except LinkTimeout:
             said = "it sends something else" if self.stats.bytes_up else "nothing comes"
             raise LinkTimeout(
@@ -308,13 +318,28 @@ class Session:
     # Transfers
 
     @property
-    def _mtu(self) -> int:
+    def mtu(self) -> int:
+        """Bytes of the longest payload, both ways."""
         return self.node.mtu if self.node else MTU_MIN
+
+    @property
+    def window(self) -> int:
+        """Chunks that the node keeps in flight."""
+        return self.node.window if self.node else 1
+
+    @property
+    def payloads(self) -> tuple[int, int]:
+        """Bytes of the chunks that are best to the node and from it, as far as is known."""
+        return self._payload(self._down), self._payload(self._up)
+
+    def _payload(self, path: Path) -> int:
+        """Return the length of the chunks to begin with."""
+        return min(path.payload or self.mtu, self.mtu)
 
     async def send(self, kind: TransferKind, round: int, blob: bytes, timeout: float = 1.0) -> Status:
         """Move `blob` to the node and have it taken; returns the STATUS that says so. timeout: as of `request`, for a
         node that is still busy with what came before."""
-        begin = Begin(kind, self._mtu, round, len(blob), zlib.crc32(blob))
+        begin = Begin(kind, self._payload(self._down), round, len(blob), zlib.crc32(blob))
         mac = down_mac(self._secret, kind, round, self.terms, blob)
         async with self._moving:
             try:
@@ -325,16 +350,17 @@ class Session:
             return await self._send_once(begin, blob, mac, timeout)
 
     async def _send_once(self, begin: Begin, blob: bytes, mac: bytes, timeout: float) -> Status:
-        started = self.loop.time()
-        id = self._next_id()
-        chunk, ack = await self._exchange(begin, Ack, id, timeout)
-        sender = Sender(blob, begin.payload, WINDOW_MAX, self.loop.time, self._round_trip)
-        sender.acknowledge(chunk, ack.map)
-        flow = Sending(self, self.loop.create_future(), id, sender)
-        await self._run(flow, begin)
-        status = (await self._exchange(Commit(begin.round, mac), Status, id))[1]
+        started, id = self.loop.time(), self.next_id()
+        sender = Sender(blob, begin.payload, self.loop.time, self._down)
+        flow = Sending(self, self.loop.create_future(), id, sender, begin, Commit(begin.round, mac))
+        if begin.kind == TransferKind.SAMPLE:  # to a node that may be training: its port could not hold what follows
+            chunk, ack = await self._exchange(begin, Ack, id, timeout)
+            sender.acknowledge(chunk, ack.map)
+            status = await self._run(flow, flow.push)
+        else:
+            status = await self._run(flow, flow.open)
         self._measure(len(blob), started)
-        return status
+        return self._decode(Status, status)
 
     async def fetch(self, round: int, encoding: Encoding, partial: Partial | None = None) -> tuple[Offer, bytes]:
         """Move the node's update of `round` here; returns what the node says of it, and its bytes, CRC-32 and mac
@@ -342,7 +368,7 @@ class Session:
         partial = partial or Partial()
         async with self._moving:
             for _ in range(2):
-                offer, blob = await self._fetch_once(Fetch(round, encoding, self._mtu), partial)
+                offer, blob = await self._fetch_once(Fetch(round, encoding, self._payload(self._up)), partial)
                 partial.offer = None
                 whole = zlib.crc32(blob) == offer.crc
                 if whole and is_from_node(self._secret, offer, self.terms, blob):
@@ -356,8 +382,28 @@ class Session:
 
     async def _fetch_once(self, fetch: Fetch, partial: Partial) -> tuple[Offer, bytes]:
         started = self.loop.time()
-        id = self._next_id()
-        offer = (await self._exchange(fetch, Offer, id))[1]
+        found: list[tuple[Offer, Receiver]] = []
+
+        def offered(frame: Frame) -> Receiver:
+            offer = self._check_offer(fetch, self._decode(Offer, frame))
+            receiver = Receiver(offer.size, fetch.payload, self.loop.time, self._up, partial.of(offer))
+            found.append((offer, receiver))
+            return receiver
+
+        opening = Timed(self.loop.time, self._up, Receiving.PATIENCE)
+        first = partial.chunks(fetch)
+        flow = Receiving(self, self.loop.create_future(), self.next_id(), opening, fetch, first, offered)
+        try:
+            await self._run(flow, flow.open)
+        finally:
+            for offer, receiver in found:
+                partial.offer, partial.head = offer, bytes(receiver.blob[: receiver.next * receiver.payload])
+        offer, receiver = found[0]
+        self.stats.retransmissions += receiver.retransmitted
+        self._measure(offer.size, started)
+        return offer, bytes(receiver.blob)
+
+    def _check_offer(self, fetch: Fetch, offer: Offer) -> Offer:
         if (offer.round, offer.encoding) != (fetch.round, fetch.encoding):
             raise LinkError(
                 f"{self.name}: it offers an update of round {offer.round} in encoding {offer.encoding}; "
@@ -366,22 +412,15 @@ class Session:
         most = 8 * self.node.parameters + 8 if self.node else 65535 * fetch.payload  # no encoding is twice float32
         if offer.size > most:
             raise LinkError(f"{self.name}: it offers an update of {offer.size} bytes; at most {most} make sense")
-        receiver = Receiver(offer.size, fetch.payload, self.loop.time, self._round_trip, partial.of(offer))
-        try:
-            await self._run(Receiving(self, self.loop.create_future(), id, receiver), fetch)
-        finally:
-            partial.offer, partial.head = offer, bytes(receiver.blob[: receiver.next * fetch.payload])
-        self.stats.retransmissions += receiver.retransmitted
-        self._measure(offer.size, started)
-        return offer, bytes(receiver.blob)
+        return offer
 
-    async def _run(self, flow: Flow, opening: Message) -> None:
-        flow.opening = encode(opening.type, flow.id, 0, opening.encode())
+    async def _run(self, flow: Flow, begin: Callable[[], None]) -> Frame:
+        """Move a transfer from `begin` to its end; return the frame that ended it."""
         with self._registered(flow.id, flow):
             try:
-                flow.push()
+                begin()
                 flow.arm()
-                await flow.future
+                return await flow.future
             finally:
                 flow.stop()
 

@@ -68,23 +68,27 @@ struct link_outgoing {
     uint32_t size;
     uint16_t next;   /* first chunk not acknowledged */
     uint16_t fresh;  /* first chunk never sent */
-    uint16_t serial; /* counts chunks sent */
-    uint16_t sent[LINK_WINDOW]; /* serial of the last sending of chunk c, at c % LINK_WINDOW */
     link_flight due; /* bit i: chunk next + i must be sent (again) */
+    uint8_t sent[LINK_WINDOW]; /* serial of the last sending of chunk c, at c % LINK_WINDOW */
+    uint8_t serial; /* counts chunks sent */
     uint8_t id, payload;
     bool open;
-    bool flowing;    /* acknowledged at least once: until then nothing is sent */
 };
 
 /* False, and nothing changes, if payload is 0 or above LINK_MTU, or the size needs more than 65535 chunks. */
 bool link_incoming_begin(struct link_incoming *in, uint8_t id, uint8_t payload, uint32_t size, uint32_t crc);
+/* Go on with the blob that is under way, as another transfer, perhaps in chunks of another length: what has come without
+ * a gap stays, as whole chunks of the new length. False, and nothing changes, as above. */
+bool link_incoming_resume(struct link_incoming *in, uint8_t id, uint8_t payload);
 /* Where a chunk's payload belongs: its offset, or UINT32_MAX if it is not wanted (duplicate, out of window, wrong
  * length). Marks it as received. */
 uint32_t link_incoming_accept(struct link_incoming *in, uint16_t chunk, uint8_t length);
+/* Bytes that have come without a gap. */
+uint32_t link_incoming_here(const struct link_incoming *in);
 bool link_incoming_complete(const struct link_incoming *in);
 
-/* False as above. Nothing is sent before the first acknowledgement. */
-bool link_outgoing_begin(struct link_outgoing *out, uint8_t id, uint8_t payload, uint32_t size);
+/* From chunk `first` on. False as above, or if there is no such chunk, except one past the last. */
+bool link_outgoing_begin(struct link_outgoing *out, uint8_t id, uint8_t payload, uint32_t size, uint16_t first);
 /* An acknowledgement arrived. A chunk in flight is lost if one sent after it has arrived (the wire keeps order);
  * `stalled` says that nothing has come for a while: everything in flight is due again. `next` may lie past all that
  * was sent: a transfer taken up again. What makes no sense, or is out of date, changes nothing. */

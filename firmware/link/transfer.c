@@ -17,6 +17,12 @@ static uint8_t chunk_length(uint32_t size, uint8_t payload, uint32_t offset)
     return left < payload ? (uint8_t)left : payload;
 }
 
+/* Whether chunk `next` lies past the one behind the last, where a whole transfer goes on. */
+static bool beyond(uint16_t next, uint8_t payload, uint32_t size)
+{
+    return next != 0 && (uint32_t)(next - 1U) * payload >= size;
+}
+
 /// Receiving ///
 
 bool link_incoming_begin(struct link_incoming *in, uint8_t id, uint8_t payload, uint32_t size, uint32_t crc)
@@ -30,6 +36,22 @@ bool link_incoming_begin(struct link_incoming *in, uint8_t id, uint8_t payload, 
     in->size = size;
     in->crc = crc;
     in->open = true;
+    return true;
+}
+
+bool link_incoming_resume(struct link_incoming *in, uint8_t id, uint8_t payload)
+{
+    if (!valid(payload, in->size)) {
+        return false;
+    }
+    in->id = id;
+    if (payload != in->payload) {
+        const uint32_t here = link_incoming_here(in);
+        /* Rounded down, but whole stays whole. */
+        in->next = (uint16_t)((here < in->size ? here : here + payload - 1U) / payload);
+        in->map = 0;
+        in->payload = payload;
+    }
     return true;
 }
 
@@ -60,30 +82,38 @@ uint32_t link_incoming_accept(struct link_incoming *in, uint16_t chunk, uint8_t 
     return offset;
 }
 
+uint32_t link_incoming_here(const struct link_incoming *in)
+{
+    const uint32_t here = (uint32_t)in->next * in->payload;
+    return here < in->size ? here : in->size;
+}
+
 bool link_incoming_complete(const struct link_incoming *in)
 {
-    return in->open && (uint32_t)in->next * in->payload >= in->size;
+    return in->open && link_incoming_here(in) == in->size;
 }
 
 /// Sending ///
 
-bool link_outgoing_begin(struct link_outgoing *out, uint8_t id, uint8_t payload, uint32_t size)
+bool link_outgoing_begin(struct link_outgoing *out, uint8_t id, uint8_t payload, uint32_t size, uint16_t first)
 {
-    if (!valid(payload, size)) {
+    if (!valid(payload, size) || beyond(first, payload, size)) {
         return false;
     }
     memset(out, 0, sizeof *out);
     out->id = id;
     out->payload = payload;
     out->size = size;
+    out->next = out->fresh = first;
     out->open = true;
     return true;
 }
 
-/* Serials wrap, so "later" is the shorter way round. */
-static bool later(uint16_t a, uint16_t b)
+/* Serials wrap, so "later" is the shorter way round. Two chunks in flight are never 128 sendings apart: what is sent
+ * before the older one is known to be lost is at most all others, twice. */
+static bool later(uint8_t a, uint8_t b)
 {
-    return (uint16_t)(a - b) - 1U < 0x7FFFU;
+    return (uint8_t)(a - b - 1) < 0x7F;
 }
 
 /* By as many bits as there are chunks in flight at most, which may be all of them. */
@@ -94,14 +124,12 @@ static link_flight shifted(link_flight bits, uint16_t by)
 
 void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint32_t map, bool stalled)
 {
-    const bool beyond = next != 0 && (uint32_t)(next - 1U) * out->payload >= out->size;
-    if (!out->open || next < out->next || beyond) {
+    if (!out->open || next < out->next || beyond(next, out->payload, out->size)) {
         return;
     }
     if (next > out->fresh) { /* it has them from before: go on from there */
         out->next = out->fresh = next;
         out->due = 0;
-        out->flowing = true;
         return;
     }
     const uint16_t flight = (uint16_t)(out->fresh - next);
@@ -110,9 +138,9 @@ void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint32_
     }
     const link_flight arrived = (link_flight)(map << 1); /* bit i: chunk next + i has */
     bool any = false;
-    uint16_t newest = 0;
+    uint8_t newest = 0;
     for (uint16_t chunk = out->next; chunk != out->fresh; chunk++) {
-        const uint16_t serial = out->sent[chunk % LINK_WINDOW];
+        const uint8_t serial = out->sent[chunk % LINK_WINDOW];
         const bool here = chunk < next || ((arrived >> (chunk - next)) & 1U) != 0;
         if (here && (!any || later(serial, newest))) {
             newest = serial;
@@ -121,7 +149,6 @@ void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint32_
     }
     out->due = shifted(out->due, (uint16_t)(next - out->next));
     out->next = next;
-    out->flowing = true;
     for (uint16_t i = 0; i < flight; i++) {
         const link_flight bit = (link_flight)((link_flight)1 << i);
         if (arrived & bit) {
@@ -134,7 +161,7 @@ void link_outgoing_acknowledge(struct link_outgoing *out, uint16_t next, uint32_
 
 bool link_outgoing_next(struct link_outgoing *out, uint16_t *chunk, uint32_t *offset, uint8_t *length)
 {
-    if (!out->open || !out->flowing) {
+    if (!out->open) {
         return false;
     }
     uint16_t pick = out->fresh;

@@ -7,18 +7,19 @@
 bool arrival_begin(struct arrival *arrival, const struct link_frame *frame, const struct message_begin *begin)
 {
     struct link_incoming *in = &arrival->in;
-    const bool same = in->open && !arrival->spoiled && in->crc == begin->crc && in->payload == begin->payload;
-    if (same) {
-        in->id = frame->transfer; /* perhaps from a host that came back: go on with it */
-    } else if (link_incoming_begin(in, frame->transfer, begin->payload, begin->size, begin->crc)) {
-        arrival->crc = 0;
-        arrival->summed = 0;
-        arrival->spoiled = false;
-    } else {
+    /* The same blob: a host that came back, or one that changes the length of the chunks. */
+    const bool same = in->open && !arrival->spoiled && in->crc == begin->crc && in->size == begin->size;
+    if (!(same ? link_incoming_resume(in, frame->transfer, begin->payload)
+               : link_incoming_begin(in, frame->transfer, begin->payload, begin->size, begin->crc))) {
         wire_error(frame->transfer, ERROR_WRONG_SIZE, LINK_MTU);
         return false;
     }
-    wire_acknowledge(in);
+    if (!same) {
+        arrival->crc = 0;
+        arrival->summed = 0;
+        arrival->spoiled = false;
+    }
+    wire_acknowledge(in, 0);
     return !same;
 }
 
@@ -31,27 +32,32 @@ void arrival_data(struct arrival *arrival, const struct link_frame *frame, uint8
 {
     const uint32_t offset = link_incoming_accept(&arrival->in, frame->chunk, frame->length);
     if (offset != UINT32_MAX) {
-        memcpy(bytes + offset, frame->payload, frame->length);
+        /* What has been summed stays as it is, or the sum would be of something else: chunks of another length overlap. */
+        const size_t skip = arrival->summed > offset ? (size_t)(arrival->summed - offset) : 0;
+        if (skip < frame->length) {
+            memcpy(bytes + offset + skip, frame->payload + skip, frame->length - skip);
+        }
     }
-    wire_acknowledge(&arrival->in);
+    wire_acknowledge(&arrival->in, 0);
 }
 
 bool arrival_sum(struct arrival *arrival, const uint8_t *bytes, size_t most)
 {
-    const uint32_t whole = (uint32_t)arrival->in.next * arrival->in.payload;
-    const size_t here = (size_t)(whole < arrival->in.size ? whole : arrival->in.size);
-    const size_t left = here - arrival->summed;
+    const size_t here = (size_t)link_incoming_here(&arrival->in);
+    const size_t left = here > arrival->summed ? here - arrival->summed : 0; /* less after other chunks began */
     const size_t count = left < most ? left : most;
     arrival->crc = link_crc32(arrival->crc, bytes + arrival->summed, (uint32_t)count);
     arrival->summed += count;
     return count > 0;
 }
 
-bool arrival_commit(struct arrival *arrival, const struct link_frame *frame, const struct authentication_blob *blob,
-                    uint8_t state)
+bool arrival_commit(struct arrival *arrival, const struct link_frame *frame, const struct authentication_blob *blob)
 {
+    if (!arrival_owns(arrival, frame->transfer)) {
+        return false; /* its BEGIN was lost: the host will notice */
+    }
     if (!link_incoming_complete(&arrival->in)) {
-        wire_error(frame->transfer, ERROR_WRONG_STATE, state);
+        wire_acknowledge(&arrival->in, (uint8_t)frame->chunk);
         return false;
     }
     arrival_sum(arrival, blob->bytes, SIZE_MAX);

@@ -26,9 +26,7 @@ bool arrival_owns(const struct arrival *arrival, uint8_t transfer);
 void arrival_data(struct arrival *arrival, const struct link_frame *frame, uint8_t *bytes);
 /* Sum at most so many bytes more of what has come without a gap; false if there are none. */
 bool arrival_sum(struct arrival *arrival, const uint8_t *bytes, size_t most);
-/* COMMIT in this state of the round. False: it is not here, not what BEGIN said or not the host's, and that is
- * answered. */
-bool arrival_commit(struct arrival *arrival, const struct link_frame *frame, const struct authentication_blob *blob,
-                    uint8_t state);
+/* COMMIT. False: some of it is missing, or it is not what BEGIN said or not the host's, and that is answered. */
+bool arrival_commit(struct arrival *arrival, const struct link_frame *frame, const struct authentication_blob *blob);
 
 #endif

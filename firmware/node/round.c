@@ -208,9 +208,7 @@ void round_data(const struct link_frame *frame)
         stream_data(frame);
     } else if (arrival_owns(&node.weights, frame->transfer)) {
         arrival_data(&node.weights, frame, weights_bytes());
-    } else {
-        refuse(frame, ERROR_WRONG_STATE, node.state);
-    }
+    } /* else its BEGIN was lost or refused: the host writes DATA right behind it */
 }
 
 bool round_sum_some(void)
@@ -236,7 +234,7 @@ void round_commit(const struct link_frame *frame)
     }
     if (node.state == STATE_READY) {
         const struct authentication_blob blob = {weights_bytes(), commit.mac, &node.setup, TRANSFER_WEIGHTS};
-        if (!arrival_commit(&node.weights, frame, &blob, node.state)) {
+        if (!arrival_commit(&node.weights, frame, &blob)) {
             return;
         }
         const uint32_t bad = weights_first_bad();
@@ -344,7 +342,7 @@ void round_fetch(const struct link_frame *frame)
     node.out.open = false;
     if (!make_update(fetch.encoding)) {
         refuse(frame, ERROR_NOT_FINITE, training_sample());
-    } else if (!link_outgoing_begin(&node.out, frame->transfer, fetch.payload, node.size)) {
+    } else if (!link_outgoing_begin(&node.out, frame->transfer, fetch.payload, node.size, frame->chunk)) {
         refuse(frame, ERROR_WRONG_SIZE, LINK_MTU);
     } else {
         struct message_offer offer = {
@@ -366,9 +364,7 @@ void round_ack(const struct link_frame *frame)
     struct message_ack ack;
     if (!message_ack_read(frame->payload, frame->length, &ack)) {
         malformed(frame);
-    } else if (!node.out.open || frame->transfer != node.out.id) {
-        refuse(frame, ERROR_WRONG_STATE, node.state);
-    } else {
+    } else if (frame->transfer == node.out.id) { /* else its FETCH was lost, or is over */
         link_outgoing_acknowledge(&node.out, frame->chunk, ack.map, ack.stalled != 0);
     }
 }

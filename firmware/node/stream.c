@@ -86,7 +86,7 @@ void stream_data(const struct link_frame *frame)
 bool stream_commit(const struct link_frame *frame, const uint8_t *mac, const struct message_setup *setup, uint8_t state)
 {
     const struct authentication_blob blob = {model_sample, mac, setup, TRANSFER_SAMPLE};
-    if (!arrival_commit(&stream.sample, frame, &blob, state)) {
+    if (!arrival_commit(&stream.sample, frame, &blob)) {
         return false;
     }
     const uint32_t position = protocol_get_u32(model_sample), done = training_done();

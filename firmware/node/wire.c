@@ -61,9 +61,9 @@ void wire_send(uint8_t type, uint8_t transfer, uint16_t chunk, uint8_t length)
     port_write(FRAME, link_encode(FRAME, type, transfer, chunk, length));
 }
 
-void wire_acknowledge(const struct link_incoming *in)
+void wire_acknowledge(const struct link_incoming *in, uint8_t early)
 {
-    const struct message_ack ack = {in->map, 0};
+    const struct message_ack ack = {in->map, early};
     wire_send(FRAME_ACK, in->id, in->next, message_ack_write(wire_payload(), &ack));
 }
 

@@ -17,7 +17,8 @@ uint16_t wire_rejected(void); /* frames dropped since boot; wraps */
 uint8_t *wire_payload(void);
 /* Sends the payload built there. */
 void wire_send(uint8_t type, uint8_t transfer, uint16_t chunk, uint8_t length);
-void wire_acknowledge(const struct link_incoming *in);
+/* early: number of the COMMIT that this answers, or 0. */
+void wire_acknowledge(const struct link_incoming *in, uint8_t early);
 void wire_error(uint8_t transfer, uint8_t code, uint32_t detail);
 
 /* Changes the wire's rate on trial: wire_tick goes back unless a valid frame comes within 2 s. */

@@ -80,25 +80,23 @@ static void send(struct input in)
     struct link_outgoing state;
     const uint8_t payload = take_u8(&in);
     const uint32_t size = take_u16(&in);
-    if (!link_outgoing_begin(&state, 1, payload, size)) {
+    if (!link_outgoing_begin(&state, 1, payload, size, 0)) {
         CHECK(payload == 0 || payload > LINK_MTU);
         return;
     }
     const uint32_t count = (size + payload - 1) / payload;
     uint16_t next = 0;
-    bool asked = false;
     while (in.left > 0) {
         const uint16_t needed = take_u16(&in), low = take_u16(&in);
         const uint32_t map = low | (uint32_t)take_u16(&in) << 16;
         link_outgoing_acknowledge(&state, needed, map, (take_u8(&in) & 1) != 0);
         CHECK(state.next >= next && state.next <= count && state.next <= state.fresh);
-        asked = asked || state.flowing;
         next = state.next;
         uint16_t chunk;
         uint32_t offset;
         uint8_t length, sent = 0;
         while (link_outgoing_next(&state, &chunk, &offset, &length)) {
-            CHECK(asked && ++sent <= LINK_WINDOW && chunk >= next && chunk < next + LINK_WINDOW);
+            CHECK(++sent <= LINK_WINDOW && chunk >= next && chunk < next + LINK_WINDOW);
             CHECK(offset == (uint32_t)chunk * payload && offset < size && offset + length <= size && length > 0);
             CHECK(length == payload || offset + length == size);
         }

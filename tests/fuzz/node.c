@@ -118,7 +118,7 @@ static void hear(const struct link_frame *frame)
     case FRAME_STATUS: hear_status(frame); break;
     case FRAME_OFFER: hear_offer(frame); break;
     case FRAME_DATA: hear_data(frame); break;
-    case FRAME_ACK: CHECK(message_ack_read(frame->payload, frame->length, &ack) && ack.stalled == 0); break;
+    case FRAME_ACK: CHECK(message_ack_read(frame->payload, frame->length, &ack)); break;
     default:
         CHECK(frame->type == FRAME_ERROR && message_error_read(frame->payload, frame->length, &error));
         CHECK(error.code >= 1 && error.code <= ERROR_LAST);
@@ -200,7 +200,9 @@ static void take_frame(struct input *in, uint8_t length)
     seen.request = transfer;
     seen.answers = 0;
     push_frame(type, transfer, chunk, payload, length);
-    const bool request = type < FROM_NODE && type != FRAME_ACK && length <= LINK_MTU;
+    /* Of a transfer that it does not know, because its BEGIN or FETCH was lost, a node says nothing. */
+    const bool part = type == FRAME_DATA || type == FRAME_COMMIT || type == FRAME_ACK;
+    const bool request = type < FROM_NODE && !part && length <= LINK_MTU;
     CHECK(!request || seen.answers > 0);
     CHECK(type < FROM_NODE || transfer == 0 || seen.answers == 0); /* an echo that is answered is a storm */
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from codegen.protocol_header import protocol_header
-from simulation.wire import FIRMWARE, SOURCES, Peer
+from simulation.wire import SOURCES, Peer, peer_flags
 from tests.firmware.conftest import CompileShared, compile_program, compile_shared
 
 __all__ = ["compile_program", "compile_shared", "make_peer"]
@@ -22,7 +22,6 @@ def make_peer(compile_shared: CompileShared, tmp_path_factory: pytest.TempPathFa
     (folder / "protocol.h").write_text(protocol_header())
 
     def make(mtu: int = 120, window: int = 8) -> Peer:
-        flags = ("-O2", f"-I{folder}", f"-I{FIRMWARE / 'link'}", f"-DLINK_MTU={mtu}", f"-DLINK_WINDOW={window}")
-        return Peer(compile_shared(SOURCES, flags))
+        return Peer(compile_shared(SOURCES, ("-O2", *peer_flags(folder, mtu, window))))
 
     return make

@@ -26,16 +26,16 @@ class TransferMachine(RuleBasedStateMachine):
         self.down: deque[tuple[int, bytes]] = deque()  # chunks
         self.up: deque[tuple[int, int]] = deque()  # acknowledgements
 
-    @initialize(size=st.integers(0, 4000), payload=st.integers(1, 248), window=st.integers(1, 40))
-    def begin(self, size: int, payload: int, window: int) -> None:
+    @initialize(size=st.integers(0, 4000), payload=st.integers(1, 248))
+    def begin(self, size: int, payload: int) -> None:
         self.blob = random.Random(size).randbytes(size)
-        self.payload, self.window = payload, window
+        self.payload = payload
         self.receiver = Receiver(size, payload, lambda: self.now)
         self.resume()
 
     def resume(self) -> None:
         """A sender that knows nothing, as after a restart of its side."""
-        self.sender = Sender(self.blob, self.payload, self.window, lambda: self.now)
+        self.sender = Sender(self.blob, self.payload, lambda: self.now)
         self.up.clear()
         self.acknowledge()
 
@@ -83,6 +83,16 @@ class TransferMachine(RuleBasedStateMachine):
         for side in (self.sender, self.receiver):
             if self.now >= side.deadline:
                 side.expire()
+
+    @rule(payload=st.integers(1, 248))
+    def chunks_change_their_length(self, payload: int) -> None:
+        """What is under way has another transfer number and is lost."""
+        self.payload = payload
+        self.sender.resize(payload)
+        self.receiver.resize(payload)
+        self.down.clear()
+        self.up.clear()
+        self.acknowledge()
 
     @rule()
     def the_sender_starts_anew(self) -> None:

@@ -46,18 +46,21 @@ class Link:
         library.link_crc32.argtypes = [c_uint32, ctypes.c_char_p, c_uint32]
         library.link_encode.restype = library.link_crc16.restype = c_uint16
         library.link_crc16.argtypes = [c_uint16, ctypes.c_char_p, c_uint16]
-        for name in ("decode", "incoming_complete", "incoming_begin", "outgoing_begin", "outgoing_next"):
+        for name in (
+            "decode",
+            "incoming_complete",
+            "incoming_begin",
+            "incoming_resume",
+            "outgoing_begin",
+            "outgoing_next",
+        ):
             getattr(library, f"link_{name}").restype = c_bool
         decoder = [("buffer", c_uint8 * (mtu + 7)), ("length", c_uint8), ("bad", c_bool), ("rejected", c_uint16)]
         self._decoder = type("CDecoder", (ctypes.Structure,), {"_fields_": decoder})
-        words = [(name, c_uint16) for name in ("next", "fresh", "serial")]
-        tail = [
-            ("sent", c_uint16 * window),
-            ("due", c_uint32 if window > 16 else c_uint16),
-            ("id", c_uint8),
-            ("payload", c_uint8),
-        ]
-        fields = [("size", c_uint32), *words, *tail, ("open", c_bool), ("flowing", c_bool)]
+        words = [(name, c_uint16) for name in ("next", "fresh")]
+        tail = [(name, c_uint8) for name in ("serial", "id", "payload")]
+        flight = [("due", c_uint32 if window > 16 else c_uint16), ("sent", c_uint8 * window)]
+        fields = [("size", c_uint32), *words, *flight, *tail, ("open", c_bool)]
         self._outgoing = type("COutgoing", (ctypes.Structure,), {"_fields_": fields})
 
     def encode(self, frame: Frame) -> bytes:
@@ -77,6 +80,10 @@ class Link:
         assert self.library.link_incoming_begin(byref(state), 7, payload, size, crc) == state.open
         return state
 
+    def resume(self, state: CIncoming, payload: int) -> bool:
+        """Go on with chunks of another length."""
+        return bool(self.library.link_incoming_resume(byref(state), 8, payload))
+
     def accept(self, state: CIncoming, chunk: int, length: int) -> int:
         """Return where a chunk belongs, or UNWANTED."""
         return int(self.library.link_incoming_accept(byref(state), chunk, length))
@@ -85,10 +92,10 @@ class Link:
         """Tell whether everything has arrived."""
         return bool(self.library.link_incoming_complete(byref(state)))
 
-    def outgoing(self, payload: int, size: int) -> Any:
+    def outgoing(self, payload: int, size: int, first: int = 0) -> Any:
         """Return a transfer to send."""
         state = self._outgoing()
-        assert self.library.link_outgoing_begin(byref(state), 7, payload, size) == state.open
+        assert self.library.link_outgoing_begin(byref(state), 7, payload, size, first) == state.open
         return state
 
     def acknowledge(self, state: Any, next: int, map: int = 0, stalled: bool = False) -> None:

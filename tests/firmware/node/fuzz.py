@@ -59,7 +59,7 @@ def _round(source: random.Random, weights: bytes) -> Iterator[bytes]:
     for _ in range(2):  # twice, since some of them are damaged
         for at in range(0, len(weights), payload):
             yield encode(FrameType.DATA, 2, at // payload, weights[at : at + payload])
-    yield frame_of(Commit(round), 3)
+    yield frame_of(Commit(round), 2)
     yield frame_of(Train(round), 4)
     for _ in range(15):
         yield frame_of(StatusRequest(), 5)

@@ -198,7 +198,8 @@ class MemoryNode:
 
     def ask(self, message: Message, transfer: int = 1) -> Message:
         """Send one request and return the one reply; reports of training are left out."""
-        replies = [frame for frame in self.feed(frame_of(message, transfer)) if frame.transfer == transfer]
+        frames = self.feed(frame_of(message, transfer))
+        replies = [frame for frame in frames if frame.transfer == transfer and frame.type != FrameType.DATA]
         assert len(replies) == 1, replies
         return decode(replies[0])
 
@@ -231,15 +232,17 @@ class MemoryNode:
 
     def fetch(self, encoding: Encoding, round: int = 5, payload: int = 72) -> tuple[Offer, bytes]:
         """Return the update, acknowledged chunk by chunk."""
-        offer = self.ask(Fetch(round, encoding, payload), 30)
+        first, *frames = self.feed(frame_of(Fetch(round, encoding, payload), 30)) + self.finish()
+        offer = decode(first)
         assert isinstance(offer, Offer)
         blob = b""
         while len(blob) < offer.size:
-            ack = encode(FrameType.ACK, 30, len(blob) // payload, Ack(0, 0).encode())
-            for frame in self.feed(ack) + self.finish():
+            for frame in frames:
                 assert (frame.type, frame.transfer) == (FrameType.DATA, 30)
                 if frame.chunk == len(blob) // payload:
                     blob += frame.payload
+            ack = encode(FrameType.ACK, 30, -(-len(blob) // payload), Ack(0, 0).encode())
+            frames = self.feed(ack) + self.finish()
         assert zlib.crc32(blob) == offer.crc
         return offer, blob
 

@@ -190,7 +190,7 @@ def load(twin: Program, epochs: int = 2) -> None:
     twin.ask(begin_of(WEIGHTS), 9)
     for at in range(0, len(WEIGHTS), 72):
         assert twin.exchange(encode(FrameType.DATA, 9, at // 72, WEIGHTS[at : at + 72]), 9).chunk == at // 72 + 1
-    status = twin.ask(Commit(5), 10)
+    status = twin.ask(Commit(5), 9)
     assert isinstance(status, Status) and status.state == State.LOADED
 
 
