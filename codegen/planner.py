@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Literal
 
 from boards import Board
-from codegen.code_size import SOURCES, code_bytes
+from codegen.code_size import KEYS, SOURCES, code_bytes
 from codegen.graph import Graph, Layer
 from codegen.memory import buffers, fixed_buffers, place
 from codegen.names import c_names
@@ -27,6 +27,8 @@ NEAR_FLASH = 60_000  # bytes of constants that AVR's short instructions reach be
 FLASH_ERROR = 0.02  # by how much of itself a program may exceed its plan: what tests hold images to
 POSITION_BYTES = 4  # in front of a streamed sample
 STREAM_STATE = 36  # firmware/node/: a transfer under way beside that of the weights, and how many samples there are
+KEY_STATE = 71  # firmware/node/authentication.c: nonces, the session's key, a count
+HASH_STATE = 168  # sizeof(struct blake2s): behind the frame in the arena, if that has room
 RING_STATE = 8  # firmware/node/samples.c: how many samples there are, and where the next one goes
 # Frames of a streamed sample beside its chunks, both ways: BEGIN, ACK, COMMIT, STATUS, and a zero before each request.
 SAMPLE_REQUESTS = 20 + 11 + 26 + 33 + 2
@@ -59,6 +61,7 @@ class Training:
     input_range: tuple[float, float] = (0.0, 1.0)  # what 8-bit 0 and 255 mean to the model
     sources: Mapping[str, SampleSource] = field(default_factory=dict)  # of each board's samples, by its id, but flash
     samples_per_node: int = 0  # that a board with a sensor keeps
+    keyed: frozenset[str] = frozenset()  # boards, by their ids, of nodes that have a key
 
     @property
     def input_scale(self) -> float:
@@ -265,9 +268,10 @@ def _plan(board: Board, graph: Graph, ordered: Sequence[Tier], tier: Tier, train
             env, kernel = board.training.env, board.training.kernel
             source = training.sources.get(board.id, "flash")
             flash = board.training.framework_flash + SOURCES.get((env, source), 0)
+            flash += KEYS.get(env, 0) if board.id in training.keyed else 0
             flash += code_bytes(env, kernel, own.graph, accumulates, keeps_origin)
             flash += sum(array.bytes for array in arrays if array.section != "ram")
-            parts = _ram_parts(board, own.graph, arrays, source)
+            parts = _ram_parts(board, own.graph, arrays, source, board.id in training.keyed)
             found = Plan(
                 board, own, widths, graphs, training, accumulates, keeps_origin, tuple(arrays), parts, flash
             )  # fmt: skip
@@ -335,16 +339,20 @@ def _frozen_section(graph: Graph, index: int, element: int) -> Section:
     return "flash" if index < graph.first_trainable and near else "both"
 
 
-def _ram_parts(board: Board, graph: Graph, arrays: Sequence[Array], source: SampleSource) -> dict[str, int]:
+def _ram_parts(
+    board: Board, graph: Graph, arrays: Sequence[Array], source: SampleSource, keyed: bool
+) -> dict[str, int]:
     training = board.training
     samples = {"stream": STREAM_STATE, "sensor": RING_STATE}
     frame = training.mtu + FRAME_OVERHEAD
-    in_arena = any(array.name == "model_arena" and array.bytes >= frame for array in arrays)  # firmware/node/wire.c
+    arena = next(array.bytes for array in arrays if array.name == "model_arena")
+    hash_in_arena = arena >= -(-frame // 4) * 4 + HASH_STATE  # firmware/node/authentication.c, as a frame in wire.c
     return {
         **{array.name: array.bytes for array in arrays if array.section != "flash"},
         # firmware/node/training.c: for each class a float, or 16 bits
         "adjustment": (2 if training.kernel == "fixed" else 4) * graph.classes,
-        "link": (1 if in_arena else 2) * frame + 2 * training.window,  # to receive and to send
+        "link": (1 if arena >= frame else 2) * frame + 2 * training.window,  # to receive; and, if not there, to send
+        **({"key": KEY_STATE + (0 if hash_in_arena else HASH_STATE)} if keyed else {}),
         **({source: samples[source]} if source in samples else {}),
         "framework": training.framework_ram,
         "stack": training.stack,

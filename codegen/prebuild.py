@@ -97,7 +97,8 @@ def generate(root: Path, board: str, federation: Path, out: Path) -> bool:
         raise PrebuildError(
             f"no federation file {federation}; give one by TIERFED_FEDERATION or by custom_federation in platformio.ini"
         )
-    stamp, wanted = out / "inputs.sha256", fingerprint(inputs(root, federation), root)
+    keys = sorted(path.name for path in (federation.parent / "keys").glob("*.key"))  # who has one, not what they are
+    stamp, wanted = out / "inputs.sha256", " ".join([fingerprint(inputs(root, federation), root), *keys])
     made = all((out / name).is_file() for name in OUTPUTS)
     if made and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return False

@@ -252,12 +252,15 @@ class Federation(Table):
         return tiers_from(self.tiers)
 
     def plan_settings(self) -> PlanTraining:
-        """Return what of this file decides what a node's memory must hold."""
-        training = self.training
+        """Return what decides what a node's memory must hold: in this file, and who has a key."""
+        from coordinator.keys import keyed_nodes
+
+        training, boards_of = self.training, {spec.name: spec.board for spec in self.nodes()}
+        keyed = frozenset(boards_of[name] for name in keyed_nodes(self))
         sources = {entry.board: entry.source for entry in self.entries if entry.source != "flash"}
         return PlanTraining(
             training.batch, training.momentum, training.nested, self.link.encoding, self.data.range, sources,
-            self.data.samples_per_node,
+            self.data.samples_per_node, keyed,
         )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ static void blake2s_rounds(uint32_t v[16], const uint32_t block[16], const uint8
 
 static void compress(struct blake2s *state, bool last)
 {
-    uint32_t v[16];
+    uint32_t *const v = state->mixed;
     memcpy(v, state->chain, sizeof state->chain);
     COPY(v + 8, start, sizeof start);
     v[12] ^= state->count;

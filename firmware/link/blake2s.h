@@ -8,10 +8,14 @@
 
 #define BLAKE2S_KEY 32 /* bytes of a key, and of the longest digest */
 
-struct blake2s {
+#define BLAKE2S_STATE 168 /* bytes of a struct blake2s, at most */
+
+/* Wherever it lies, in memory that is something else at other times too. */
+struct __attribute__((may_alias)) blake2s {
     uint8_t filled, digest;
     uint32_t count; /* bytes compressed: 4 GB at most */
     uint32_t chain[8];
+    uint32_t mixed[16]; /* while a block is compressed; here because an AVR's stack has no room for it */
     uint32_t block[16]; /* of which `filled` bytes wait: one block always does, as the last is compressed differently */
 };
 

@@ -42,7 +42,7 @@ static void identify(uint8_t id[8])
 }
 
 /* Builds HELLO in the next frame; returns its length. */
-static uint8_t hello(void)
+static __attribute__((noinline)) uint8_t hello(void)
 {
     static const struct message_hello always ENGINE_FLASH = {
         .protocol = PROTOCOL_VERSION,

@@ -358,3 +358,12 @@ def test_samples_in_ram_are_symbols_of_their_size(env: str, source: str, tmp_pat
     made = plan_for(board(env=env), sources={"bench": source}, samples_per_node=3)
     assert sum(array.bytes for array in made.arrays if "sample" in array.name) in (6 + 784, 3 * 784)
     hold_to_symbols(made, example()[1], tmp_path)
+
+
+def test_a_key_takes_ram_and_flash_of_those_that_have_one() -> None:
+    open_uno = plan_for(boards.load("uno"))
+    uno, mega = (plan_for(boards.load(name), keyed=frozenset({"uno"})) for name in ("uno", "megaatmega2560"))
+    assert uno.ram_parts["key"] == uno.ram - open_uno.ram == 71
+    assert uno.flash - open_uno.flash == 3320
+    assert "key" not in mega.ram_parts
+    assert uno.model_hash == open_uno.model_hash

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
+
 from codegen.protocol import Encoding, Hello, Setup, State, Status, StatusRequest, Train, TransferKind
+from coordinator.link.authentication import Terms
 from coordinator.link.session import Session
 
 EPOCHS = 2
@@ -10,8 +13,11 @@ EPOCHS = 2
 
 async def hold_round(session: Session, hello: Hello, classes: int, weights: bytes) -> bytes:
     """Have a node that said `hello` train on its samples from these weights; return the update, as weights."""
-    assert sum(await session.labels(classes)) == hello.samples
-    await session.request(Setup(1, 7, 0.05, 0.0, EPOCHS, 1, Encoding.WEIGHTS, 1), Status)
+    labels = await session.labels(classes)
+    assert sum(labels) == hello.samples
+    setup = Setup(1, 7, 0.05, 0.0, EPOCHS, 1, Encoding.WEIGHTS, 1)
+    session.terms = Terms.of(setup, (0.0,) * classes, hello.kernel, labels, zlib.crc32(weights))
+    await session.request(setup, Status)
     await session.send(TransferKind.WEIGHTS, 1, weights)
     status = await session.request(Train(1), Status)
     while status.state == State.TRAINING:

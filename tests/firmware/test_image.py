@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,13 +107,16 @@ def with_kernel(name: str, kernel: str, root: Path) -> Path:
     return root
 
 
-def run_pio(root: Path, described: Path, board: Board, folder: Path, core: Path, shard: Path | None = None) -> Path:
+def run_pio(
+    root: Path, described: Path, board: Board, folder: Path, core: Path, shard: Path | None = None, key: str = ""
+) -> Path:
     """Build a board's image for a federation in `folder` from the project in `root`; return the ELF file."""
     env = os.environ | {
         "PLATFORMIO_CORE_DIR": str(core),
         "PLATFORMIO_WORKSPACE_DIR": str(folder),
         "TIERFED_FEDERATION": str(described),
         "TIERFED_SHARD": str(shard or ""),
+        "TIERFED_KEY": key,
     }
     command = [sys.executable, "-m", "platformio", "run", "--project-dir", str(root), "-e", board.id]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
@@ -175,11 +178,11 @@ def running(command: list[str]) -> Iterator[tuple[str, list[str]]]:
             said += process.stdout.read().splitlines()
 
 
-async def one_round(port: str, board: Board, classes: int, weights: bytes) -> bytes:
+async def one_round(port: str, board: Board, classes: int, weights: bytes, key: bytes | None = None) -> bytes:
     """Hold a round as a coordinator does, having been through all of the board's rates; return the update."""
     session = Session(open_port(port, board.training.bauds[0]))
     try:
-        hello = await session.hello()
+        hello = await session.hello() if key is None else await session.authenticate(key)
         assert (hello.board, hello.uid.hex(), hello.samples) == (board.id, UID, SAMPLES)
         for baud in sorted(board.training.bauds)[1:]:
             await session.set_baud(baud)
@@ -219,3 +222,24 @@ def check_measured(measured: Measured, image: Image) -> None:
     assert measured.overruns == 0
     assert measured.stack <= image.board.training.stack
     assert measured.untouched >= max(SPARE, image.board.ram - image.plan.ram)
+
+
+@pytest.mark.parametrize("name", ["uno", "nrf52840_dk_bare"])
+def test_an_image_with_a_key_is_as_planned_and_its_stack_holds_the_macs(name: str, core: Path, tmp_path: Path) -> None:
+    described, board = federation.load(EXAMPLE), boards.load(name)
+    settings = replace(described.plan_settings(), keyed=frozenset({name}))
+    model, dataset = global_model(described), load_dataset(described.data_path, described.data.range)
+    plan = best(board, model.graph, described.tier_list(), settings)
+    shard, key = tmp_path / "shard.tfs", tmp_path / "node.key"
+    write_shard(shard, dataset.x_train[:SAMPLES], dataset.y_train[:SAMPLES], dataset.classes)
+    key.write_text("5a" * 32 + "\n")
+    elf = run_pio(PROJECT_ROOT, EXAMPLE, board, tmp_path, core, shard, str(key))
+    linked = Linked(elf, board.training.env)
+    assert plan.ram - board.training.stack == pytest.approx(linked.ram, rel=TOLERANCE)
+    assert plan.flash == pytest.approx(linked.flash - SAMPLES * (plan.sub_model.graph.features + 2), rel=TOLERANCE)
+    weights, classes = pack(plan, plan.sub_model.cut(model.weights)), plan.sub_model.graph.classes
+    with running(emulators.command(board.training.emulation[-1], elf, board, UID)) as (port, said):
+        assert asyncio.run(one_round(port, board, classes, weights, bytes.fromhex(key.read_text()))) != weights
+    measured = read_measured(said[-1])
+    assert (measured.overruns, measured.untouched >= board.ram - plan.ram) == (0, True)
+    assert measured.stack <= board.training.stack

@@ -17,9 +17,10 @@
 #endif
 #endif
 
+#define DEFAULT __attribute__((weak))
 #define KEY_BYTES 32
 
-__attribute__((weak)) bool port_key(uint8_t key[KEY_BYTES])
+DEFAULT bool port_key(uint8_t key[KEY_BYTES])
 {
 #ifdef NODE_KEY
     static const uint8_t bytes[KEY_BYTES] IN_FLASH = {NODE_KEY};

@@ -32,7 +32,7 @@ def hashed(library: ctypes.CDLL) -> Hash:
     library.blake2s_update.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
 
     def run(*pieces: bytes, key: bytes = b"", size: int = 32) -> bytes:
-        state, out = ctypes.create_string_buffer(128), ctypes.create_string_buffer(32)
+        state, out = ctypes.create_string_buffer(256), ctypes.create_string_buffer(32)
         library.blake2s_init(state, size, key, len(key))
         for piece in pieces:
             library.blake2s_update(state, piece, len(piece))

@@ -18,7 +18,7 @@ from codegen.planner import Training, best, plan
 from codegen.protocol_header import protocol_header
 from codegen.tiers import Tier, tiers_from
 from tests.firmware.conftest import BARE, CompileProgram, undefined
-from tests.firmware.node.harness import FIRMWARE, NODE, Build, small_graph
+from tests.firmware.node.harness import FIRMWARE, KEYED, NODE, Build, small_graph
 
 AVR = ("-mmcu=atmega2560", "-Os")
 ARM = ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-O2")
@@ -65,9 +65,11 @@ def test_every_tier_of_the_example_compiles(
     compile_program(PARTS, (*flags, "-r", "-nostdlib"), compiler)
 
 
-def static_ram(compiler: str, built: Build, sources: Sequence[Path], compile_program: CompileProgram) -> int:
+def static_ram(
+    compiler: str, built: Build, sources: Sequence[Path], compile_program: CompileProgram, more: Sequence[str] = ()
+) -> int:
     """Bytes of variables, without the model's arrays; on AVR constants are in RAM too."""
-    flags = (*TARGETS[compiler], *built.flags, "-r", "-nostdlib")
+    flags = (*TARGETS[compiler], *built.flags, *more, "-r", "-nostdlib")
     kinds = "bdBDrR" if compiler == "avr-gcc" else "bdBD"
     lines = symbols(compiler, compile_program(sources, flags, compiler), "-S", "-t", "d")
     sizes = [(fields[3], int(fields[1])) for fields in lines if len(fields) == 4 and fields[2] in kinds]
@@ -88,3 +90,16 @@ def test_static_ram_grows_with_the_link_as_planned(
         return static_ram(compiler, built, PARTS, compile_program)
 
     assert actual(248, 16) - actual(72, 4) == planned(248, 16) - planned(72, 4)
+
+
+@pytest.mark.parametrize("compiler", ["avr-gcc", "arm-none-eabi-gcc"])
+@pytest.mark.parametrize("mtu", [72, 248])
+def test_a_key_takes_the_ram_that_is_planned(
+    compiler: str, mtu: int, builds: dict[str, Build], compile_program: CompileProgram
+) -> None:
+    built = replace(builds["fused"], mtu=mtu)
+    board = replace(built.plan.board, training=replace(built.plan.board.training, mtu=mtu))
+    graph, training = small_graph(), Training(batch=1, encoding="weights", keyed=frozenset({board.id}))
+    planned = best(board, graph, tiers_from({"full": 1.0, "half": 0.5}), training).ram_parts["key"]
+    plain, keyed = (static_ram(compiler, built, PARTS, compile_program, flags) for flags in ((), (KEYED,)))
+    assert keyed - plain == pytest.approx(planned, abs=2)  # an ARM pads to whole words
