@@ -11,8 +11,10 @@ from codegen.protocol import (
     Abort,
     Ack,
     Adjust,
+    Authenticate,
     Baud,
     Begin,
+    Challenge,
     Commit,
     Encoding,
     Fetch,
@@ -75,6 +77,7 @@ def _odd_request(source: random.Random, weights: bytes) -> bytes:
         (
             HelloRequest(), LabelsRequest(0), setup(), Adjust(0, (1.0, 2.0)), begin_of(weights), Begin(1, 72, 0, 0, 0),
             Commit(0), Train(0), Fetch(0, 0, 72), StatusRequest(), Abort(), Baud(1), Ack(0, 0),
+            Challenge(source.randbytes(16)), Authenticate(source.randbytes(16)),
         )
     )  # fmt: skip
     changes: dict[str, int | float] = {}

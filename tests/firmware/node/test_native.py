@@ -261,6 +261,25 @@ def test_hostile_bytes_break_nothing(
         assert states == set(State)
 
 
+def test_without_the_key_hostile_bytes_reach_nothing(
+    builds: dict[str, Build], compile_program: CompileProgram, shard_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "node.key").write_bytes(GOOD_KEYS[0])
+    sanitized = compile_program(NATIVE, (KEYED, *SANITIZE, *builds["accumulating"].flags))
+    with Program(sanitized, shard_file, "--key", str(tmp_path / "node.key")) as twin:
+        twin.connect()
+        frames = []
+        for data in hostile_stream(random.Random("hostile keyed"), 1500, WEIGHTS):
+            frames += twin.send(data)
+        twin.send(b"\0")
+        while more := twin.read(0.3):
+            frames += more
+        assert {frame.payload[0] for frame in frames if frame.type == FrameType.STATUS} == {State.IDLE}
+        assert {FrameType.HELLO, FrameType.PROOF, FrameType.ERROR} <= {frame.type for frame in frames}
+        assert not any(frame.type in (FrameType.ACK, FrameType.DATA, FrameType.OFFER) for frame in frames)
+        assert isinstance(twin.ask(HelloRequest(), 255), Hello)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Only Linux can end a child with its parent")
 def test_it_dies_with_its_parent(program: Path, shard_file: Path) -> None:
     starter = (
