@@ -31,7 +31,7 @@ from simulation.clock import run_virtually
 from simulation.wire import SOURCES, Chip, Faults, Peer, WirePort, peer_flags
 
 SIZE = 65536  # bytes of a transfer
-TRANSFERS = 20  # each way; a session's first one knows nothing of its wire
+TRANSFERS = 12  # each way; a session's first one knows nothing of its wire
 SEED = 1
 BITS_A_BYTE = 10
 RATES = (0.0, 1e-5, 1e-4)  # bit errors
