@@ -27,7 +27,7 @@ from coordinator.events import NodeAnswered, NodeFailed, NodeRefused, Observer, 
 PATIENCE_FACTOR = 4.0
 PATIENCE_SECONDS = 30.0
 # A node that is lost is waited for while others work or are needed, and for as long as it takes to put a plug back.
-GRACE_SECONDS = 8.0
+GRACE_SECONDS = 10.0
 LOOK_SECONDS = 0.25
 
 

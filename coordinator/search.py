@@ -15,7 +15,7 @@ from coordinator.link.session import Session
 
 AGAIN = 0.25  # seconds between two looks at ports that are not there
 REST = 10.0  # seconds for which a port that was refused is left alone: opening it may reset its board
-ANSWER = 0.8  # seconds for an answer at one rate, each of which is tried twice
+ANSWER = 0.8  # seconds for an answer at one rate; a node's own are tried twice: it may have to boot
 
 
 class Search:
@@ -37,7 +37,7 @@ class Search:
         self._seconds = ANSWER * pace
         self._held: dict[str, Found] = {}  # by uid, all nodes of the run; one whose session is closed is lost
         self._looking: dict[str, asyncio.Task[Found]] = {}  # by uid
-        self._asked: set[str] = set()  # ports that are being asked
+        self._asked: dict[str, asyncio.Task[None]] = {}  # by port
         self._resting: dict[str, float] = {}  # until when
         self._said: dict[str, str] = {}  # of each port, at last
         self.trouble: dict[str, str] = {}  # why nobody was found on a port, at last
@@ -68,9 +68,10 @@ class Search:
 
     async def close(self) -> None:
         """Give up; close what was found."""
-        for task in self._looking.values():
+        tasks = [*self._looking.values(), *self._asked.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._looking.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(found.session.close() for found in self._held.values()))
 
     def _live(self, uid: str) -> Found | None:
@@ -78,15 +79,14 @@ class Search:
         return None if found is None or found.session.closed else found
 
     async def _look(self, uid: str, port: str, rates: Sequence[int]) -> Found:
-        while True:
+        """Ask all ports at once, over and over: who is found there may also be another one that is looked for."""
+        order = [*rates, *rates, *(rate for rate in self._rates if rate not in rates)]
+        while (found := self._live(uid)) is None:
             for name in await self._free(port):
-                if (found := self._live(uid)) is not None:  # here, or met by somebody who looks for another one
-                    return found
                 if name not in self._asked:
-                    await self._ask(name, rates if name == port else self._rates)
-            if (found := self._live(uid)) is not None:
-                return found
+                    self._asked[name] = asyncio.create_task(self._ask(name, order))
             await asyncio.sleep(AGAIN)
+        return found
 
     async def _free(self, first: str) -> list[str]:
         """Return the ports at which somebody might be, `first` of all this one."""
@@ -97,10 +97,9 @@ class Search:
 
     async def _ask(self, name: str, rates: Sequence[int]) -> None:
         """See who is behind a port."""
-        self._asked.add(name)
         try:
             tell = lambda port, text: self._observer(PortLog(port, text))  # noqa: E731
-            found = await greet(name, [*rates, *rates], self._open_port, self._keys, tell, self._seconds)
+            found = await greet(name, rates, self._open_port, self._keys, tell, self._seconds)
             self.trouble.pop(name, None)
             try:
                 await self._place(found)
@@ -114,7 +113,7 @@ class Search:
             if not isinstance(error, PortError):
                 self._resting[name] = asyncio.get_running_loop().time() + self._seconds
         finally:
-            self._asked.discard(name)
+            del self._asked[name]
 
     async def _place(self, found: Found) -> None:
         """Keep a node of ours for whoever looks for it; refuse others."""

@@ -2,61 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from coordinator.events import Event, NodeBack, NodeLost
+from coordinator.events import NodeBack, NodeLost
 from coordinator.journal import weights_sha256
-from simulation.clock import run_virtually
 from simulation.faults import FOR_EVER, Fault
-from simulation.play import Ending, Play
 from simulation.world import World
+from tests.simulation.watched import Watched, made
 
 BLINK = 1.5  # seconds for which a cable is out
 GREETED = 12  # frames after which the node has answered, at its fastest rate
 MEGA, ESP, UNO = "megaatmega2560-1", "esp32dev-1", "uno_r4_minima-1"
 ALL = ((MEGA, ESP, UNO),) * 2
-
-
-def made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
-class Told(list[Fault]):
-    """A list that tells when something is appended."""
-
-    def __init__(self, tell: Callable[[], None]) -> None:
-        super().__init__()
-        self._tell = tell
-
-    def append(self, fault: Fault) -> None:
-        super().append(fault)
-        self._tell()
-
-
-class Watched(Play):
-    """A run in which something else happens when an event comes; it knows when everything was."""
-
-    def __init__(self, world: World, folder: Path, *faults: Fault) -> None:
-        super().__init__(world, faults, folder, 1, self._told)
-        self.cables = self._cables
-        self.act: Callable[[Event], None] = lambda _: None
-        self.times: list[tuple[float, Event]] = []
-        self.cuts: list[float] = []  # when each fault happened
-        self._injected = Told(lambda: self.cuts.append(self._loop.time()))
-
-    def _told(self, time: float, event: Event) -> None:
-        self.times.append((time, event))
-        self.act(event)
-
-    def hold(self) -> Ending:
-        return run_virtually(self.run)
-
-    def later(self, seconds: float, act: Callable[[], None]) -> None:
-        self._loop.call_later(seconds, act)
 
 
 @pytest.mark.parametrize(

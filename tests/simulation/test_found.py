@@ -1,0 +1,167 @@
+"""Nodes that are found elsewhere, twice, or changed; ports that lead to others."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from coordinator import roster, rounds, runs
+from coordinator.events import Event, NodeAnswered, NodeBack, NodeFailed, NodeLost, PortRefused, RoundStarted
+from coordinator.journal import weights_sha256
+from simulation.cable import Cable
+from simulation.faults import FOR_EVER, Fault
+from simulation.play import Ending
+from simulation.world import World
+from tests.simulation.watched import Watched, made
+
+MEGA, ESP, UNO = "megaatmega2560-1", "esp32dev-1", "uno_r4_minima-1"
+ALL = ((MEGA, ESP, UNO),) * 2
+SPARE = "sim3"
+
+
+def of(ending: Ending, kind: type[Event]) -> list[Event]:
+    return [event for event in ending.events if isinstance(event, kind)]
+
+
+def refusals(ending: Ending) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for event in ending.events:
+        if isinstance(event, PortRefused):
+            found.setdefault(event.port, []).append(event.reason)
+    return found
+
+
+def spare(play: Watched, small: World, folder: Path, at: int, **changes: str) -> Cable:
+    """Return one more cable of the run, not plugged in, and behind it another board like node `at`."""
+    cable = Cable(SPARE, dataclasses.replace(small.nodes(made(folder / "spare"))[at], **changes))  # type: ignore[arg-type]
+    cable.plugged = False
+    play.cables[SPARE] = cable
+    return cable
+
+
+@pytest.mark.parametrize("pulled", [True, False], ids=["ports vanish", "ports stay"])
+def test_swapped_cables_swap_the_ports(small: World, tmp_path: Path, pulled: bool) -> None:
+    """Both nodes go on where they were, on each other's port."""
+    play = Watched(small, tmp_path)
+    esp, uno = play.cables["sim1"], play.cables["sim2"]
+
+    def swap() -> None:
+        for cable in (esp, uno) if pulled else ():
+            cable.pull()
+            play.later(0.5, cable.plug)
+        if pulled:
+            esp.swap(uno)
+        else:
+            esp.silent = uno.silent = True
+            esp.swap(uno)
+            play.later(1.5, esp.speak)
+            play.later(1.5, uno.speak)
+
+    play.when_training(ESP, swap)
+    ending = play.hold()
+    assert ending.answered == ALL
+    assert weights_sha256(ending.weights) == weights_sha256(small.reference(ALL, made(tmp_path / "reference")))
+    back = {event.node: event.port for event in ending.events if isinstance(event, NodeBack)}
+    assert back == {ESP: "sim2", UNO: "sim1"}
+
+
+def test_a_node_that_moves_to_another_port_is_found_there(small: World, tmp_path: Path) -> None:
+    play = Watched(small, tmp_path)
+    other = spare(play, small, tmp_path, 1)
+
+    def move() -> None:
+        play.cables["sim1"].pull()
+        other.attach(play.cables["sim1"].node)
+        play.later(1.0, other.plug)
+
+    play.when_training(ESP, move)
+    ending = play.hold()
+    assert refusals(ending)[SPARE] == ["sim3: there is no such port; `coordinator ports` lists what is there"]
+    (back,) = of(ending, NodeBack)
+    assert back == NodeBack(ESP, 1, SPARE, resumed=True)
+    assert ending.answered == ALL
+
+
+@pytest.mark.parametrize(
+    ("at", "changes", "words"),
+    [
+        (0, {}, "sim3: says it is .* as sim0 does; the second is left alone, unplug one"),
+        (0, {"uid": "00000000000000ff"}, "sim3: 00000000000000ff is a megaatmega2560 that is no node of this run"),
+    ],
+    ids=["two of one id", "a stranger"],
+)
+def test_who_is_met_in_a_search_is_refused_in_words(
+    small: World, tmp_path: Path, at: int, changes: dict[str, str], words: str
+) -> None:
+    play = Watched(small, tmp_path)
+    other = spare(play, small, tmp_path, at, **changes)
+
+    def replace() -> None:
+        play.cables["sim1"].pull()
+        other.plug()
+        play.later(6.0, play.cables["sim1"].plug)
+
+    play.when_training(ESP, replace)
+    ending = play.hold()
+    absent, refused = refusals(ending)[SPARE]
+    assert "there is no such port" in absent
+    assert re.match(words, refused)
+    assert ending.answered == ALL
+
+
+def test_a_board_with_other_firmware_ends_its_own_part_alone(
+    small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play = Watched(small, tmp_path)
+
+    def flash() -> None:
+        monkeypatch.setattr(roster, "sources_hash", lambda: 0xBAD)
+        play.cables["sim1"].pull()
+        play.later(0.5, play.cables["sim1"].plug)
+
+    play.when_training(ESP, flash)
+    ending = play.hold()
+    failed = [event for event in ending.events if isinstance(event, NodeFailed)]
+    assert {event.node for event in failed} == {ESP}
+    assert all("built from other sources than these (00000bad); rebuild it" in event.reason for event in failed)
+    assert ending.answered == ((MEGA, UNO),) * 2 and ending.parts == [""]
+
+
+def test_a_straggler_is_dropped_at_its_deadline_and_its_late_answer_with_it(
+    small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It speaks all the time, so it is not lost; it is only slow, in the first round."""
+    monkeypatch.setattr(rounds, "PATIENCE_SECONDS", 2.0)
+    play = Watched(small, tmp_path)
+    node = play.cables["sim1"].node
+
+    def slow(event: Event) -> None:
+        if isinstance(event, RoundStarted):
+            node.on_step = lambda _: node.hang(0.7) if event.round == 1 else None
+
+    play.act = slow
+    ending = play.hold()
+    (failed,) = [event for event in ending.events if isinstance(event, NodeFailed)]
+    assert (failed.node, failed.round) == (ESP, 1) and re.match(
+        r"no update within \d s, 4 times its plan", failed.reason
+    )
+    assert not [event for event in ending.events if isinstance(event, NodeLost)]
+    assert ending.answered == ((MEGA, UNO), (MEGA, ESP, UNO))
+    assert [event.round for event in ending.events if isinstance(event, NodeAnswered) and event.node == ESP] == [2]
+    whole = small.reference(ending.answered, made(tmp_path / "reference"))
+    assert weights_sha256(ending.weights) == weights_sha256(whole)
+
+
+def test_when_all_cables_are_out_the_run_says_so_and_goes_on_later(
+    small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "BARREN_ROUNDS", 1)
+    places = [frames // 3 for frames in small.extent.frames]  # in the first round
+    faults = [Fault("unplug", at, node, seconds=FOR_EVER) for node, at in enumerate(places)]
+    ending = small.play(faults, tmp_path)
+    assert "1 rounds in a row had too few answers; look at the nodes, then go on with --resume" in ending.parts[0]
+    assert ending.parts[1:] == [""] and ending.answered == ALL
+    assert weights_sha256(ending.weights) == weights_sha256(small.reference(ALL, made(tmp_path / "reference")))
