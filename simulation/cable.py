@@ -90,6 +90,11 @@ class Cable:
         """Carry what the computer sends."""
         self._carry("down", data, baud, lambda arrived: self.node.hear(_sampled(arrived, baud, self.node.rate)))
 
+    def say(self, data: bytes) -> None:
+        """Let these bytes reach the computer as if they came from the node."""
+        if self._port is not None:
+            self._port.hear(data)
+
     def _from_node(self, data: bytes, rate: int) -> None:
         def arrive(arrived: bytes) -> None:
             if self._port is not None:

@@ -37,7 +37,7 @@ def compile_node(inputs: Inputs, plan: Plan, folder: Path) -> Path:
     board = plan.board
     out = folder / board.id
     generate(board, inputs.graph, inputs.weights, inputs.federation.tier_list(), inputs.federation.plan_settings(), out)
-    defines = [f"-D{name}={value}" for name, value in link_defines(boards.PROJECT_ROOT, board.id)]
+    defines = [f"-D{name}={value}" for name, value in (*link_defines(boards.PROJECT_ROOT, board.id), ("NODE_KEYED", 1))]
     flags = [*C_FLAGS, *CC_FLAGS, "-O2", "-shared", "-fPIC", f"-I{FIRMWARE}", f"-I{out}", *defines]
     library = out / "node.so"
     subprocess.run(["cc", *flags, *map(str, (*SOURCES, MEMORY_PORT)), "-o", str(library)], check=True)
@@ -56,6 +56,7 @@ class SimulatedNode:
     plan: Plan
     library: Path
     share: Share
+    key: bytes | None = None
     write: Callable[[bytes, int], None] = lambda _data, _rate: None
     on_step: Callable[[int], None] = lambda _steps: None  # after each sample trained; counts from power-on
     forge: Callable[[bytes], bytes] = lambda data: data  # what it says instead
@@ -90,6 +91,7 @@ class SimulatedNode:
         library.memory_rate.restype = library.memory_pull.restype = ctypes.c_uint32
         library.memory_run.restype = ctypes.c_bool
         features, labels = (array.ctypes.data_as(ctypes.c_void_p) for array in (self._features, self._labels))
+        library.memory_key(self.key)
         library.memory_identify(bytes.fromhex(self.uid), self.boot - 1)  # memory_boot counts it
         library.memory_boot(features, labels, len(self._labels), self._features.shape[1])
         library.node_start()

@@ -17,7 +17,7 @@ from codegen.prebuild import fingerprint, firmware_hash, inputs
 from coordinator import federation
 from coordinator.aggregation import Weights
 from coordinator.results import Inputs, load
-from coordinator.roster import assemble, node_uid
+from coordinator.roster import assemble, keyring, node_uid
 from coordinator.rounds import run_round
 from coordinator.runs import round_settings
 from coordinator.shares import deal
@@ -87,11 +87,12 @@ def data() -> dict[str, np.ndarray]:
 class World:
     """A folder with the model, the data and the boards' compiled firmware; any number of runs."""
 
-    def __init__(self, folder: Path) -> None:
-        """Make what is not in `folder` yet. One process at a time."""
+    def __init__(self, folder: Path, settings: str = FEDERATION, like: World | None = None) -> None:
+        """Make what is not in `folder` yet. One process at a time. settings: the federation file; like: a world of the
+        same boards and tiers, whose compiled firmware will do."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.py").write_text(MODEL.format(hidden=4))
-        (folder / "federation.toml").write_text(FEDERATION)
+        (folder / "federation.toml").write_text(settings)
         if not (folder / "data.npz").exists():
             np.savez(folder / "data.npz", **data())  # type: ignore[arg-type]
         self.federation = federation.load(folder / "federation.toml")
@@ -99,23 +100,29 @@ class World:
         self.names = [spec.name for spec in self.federation.nodes()]
         self._shares = deal(self.federation)
         self._references: dict[tuple[tuple[str, ...], ...], Weights] = {}
+        self._images: Path = like._images if like is not None else self._compiled(folder)
+
+    def _compiled(self, folder: Path) -> Path:
         root = boards.PROJECT_ROOT
         made_from = fingerprint([*inputs(root, self.federation.path), MEMORY_PORT], root)
-        self._images = folder / f"{firmware_hash(root):08x}-{made_from[:8]}"
-        if not self._images.exists():
-            unfinished = self._images.with_suffix(".tmp")
+        images = folder / f"{firmware_hash(root):08x}-{made_from[:8]}"
+        if not images.exists():
+            unfinished = images.with_suffix(".tmp")
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(lambda plan: compile_node(self.inputs, plan, unfinished), self.inputs.plans.values()))
-            unfinished.rename(self._images)
+            unfinished.rename(images)
+        return images
 
     def nodes(self, folder: Path) -> list[SimulatedNode]:
         """Return the federation's nodes, without power; each has a copy of its library in `folder`: what is loaded
         from one file has one memory."""
-        nodes = []
+        nodes, keys = [], keyring(self.federation)
         for spec in self.federation.nodes():
             library = Path(shutil.copy(self._images / spec.board / "node.so", folder / f"{spec.name}.so"))
             plan = self.inputs.plans[spec.board]
-            nodes.append(SimulatedNode(spec.name, node_uid(spec), plan, library, self._shares[spec.name]))
+            key = keys.get(node_uid(spec))
+            share, secret = self._shares[spec.name], None if key is None else key.secret
+            nodes.append(SimulatedNode(spec.name, node_uid(spec), plan, library, share, secret))
         return nodes
 
     def play(self, faults: Sequence[Fault], folder: Path, seed: int = 0, show: Show = ignore) -> Ending:
