@@ -286,6 +286,8 @@ class Session:
         hello = self._decode(Hello, frame)
         if not MTU_MIN <= hello.mtu <= MTU_MAX or not 1 <= hello.window <= WINDOW_MAX:
             raise LinkError(f"{self.name}: HELLO with mtu {hello.mtu} and window {hello.window} makes no sense")
+        if self.node is not None and hello.uid != self.node.uid:
+            self._key = self._secret = None  # the cable leads to another board, which has not authenticated
         if self._key is not None:
             hello, self._secret = await prove(self, self._key, hello)
         self.node = hello
@@ -295,8 +297,13 @@ class Session:
     async def authenticate(self, key: bytes) -> Hello:
         """Have both ends prove to each other that they have `key`, and the node that its HELLO is its own. That begins
         a session, to which transfers are bound; a later hello() begins another. Raises AuthenticationError."""
-        self._key = key
-        return await self.hello()
+        self._key, self._secret = key, None
+        hello = await self.hello()
+        if self._secret is None:
+            raise AuthenticationError(
+                f"{self.name}: it says that it is {hello.uid.hex()}, and was another one just now"
+            )
+        return hello
 
     async def labels(self, classes: int) -> tuple[int, ...]:
         """Return how many samples of each of `classes` labels the node has."""
