@@ -20,14 +20,16 @@ class Killed(BaseException):
 
 @dataclass(eq=False)
 class Cut:
-    """Something happens at disk operation `at`: `share` (0 to 1) of what that operation was to keep is kept.
+    """Something happens at disk operation `at`: a `share` (0 to 1) of what that operation was to do is done.
 
-    error: of the operation and those after it, `lasts` altogether; 0: the coordinator is killed.
+    error: of the operation and those after it, `lasts` altogether; 0: the coordinator is killed. power: the computer's
+    fails, and only a share is left of what was not yet synced.
     """
 
     at: int
     share: float
     error: int = 0
+    power: bool = False
     lasts: int = 1
     happened: bool = False
 
@@ -85,17 +87,22 @@ class Disk:
         known = (self._folder, *self._files())
         return next((path for path in known if os.path.samestat(path.stat(), meant)), None)
 
+    def _path(self, descriptor: int) -> Path | None:
+        """Return which of the run's files a descriptor is of; None if of none."""
+        meant = os.fstat(descriptor)
+        return next((path for path in (self._folder, *self._files()) if os.path.samestat(path.stat(), meant)), None)
+
     def _fsync(self, descriptor: int) -> None:
         path = self._path(descriptor)
         assert path is not None
         if path == self._folder:
-            self._operate(self._undo_rename)
+            self._operate(lambda _: None)
             if self._renamed is not None:
                 source, target = self._renamed
                 self._durable[target] = self._durable.pop(source)
                 self._renamed = None
         else:
-            self._operate(lambda share: self._tear(path, share))
+            self._operate(lambda _: None)
             self._durable[path] = path.read_bytes()
 
     def _rename(self, source: Path, target: Path, replace: Callable[[Path, Path], None]) -> None:
@@ -111,9 +118,13 @@ class Disk:
         """Keep what was durable and a share of what was not."""
         before, now = self._durable.get(path, b""), path.read_bytes()
         keep = len(before) + round(share * (len(now) - len(before)))
-        os.truncate(path, max(keep, 0) if now.startswith(before) else round(share * len(now)))
+        os.truncate(path, keep if now.startswith(before) else round(share * len(now)))
 
-    def _undo_rename(self, share: float) -> None:
+    def _lose(self, share: float) -> None:
+        """The power fails: what was not synced is there in part."""
+        for path in self._files():
+            if self._renamed is None or path != self._renamed[1]:
+                self._tear(path, share)
         if self._renamed is None or share >= 0.5:
             return
         source, target = self._renamed
@@ -137,6 +148,8 @@ class Disk:
             return
         if not cut_now.error:
             partly(cut_now.share)
+            if cut_now.power:
+                self._lose(cut_now.share)
             self._snapshot = {path: path.read_bytes() for path in self._files()}
             self._on_kill()
             raise Killed

@@ -15,7 +15,7 @@ from simulation.node import BOOT_TEXT
 
 Unit = Literal["byte", "frame", "step", "disk", "round", "start"]
 BYTES = ("flip", "drop", "double", "reorder", "insert")  # kinds that spoil bytes on the wire
-DISK = ("kill", "full", "read-only")  # that befall the coordinator
+DISK = ("kill", "power cut", "full", "read-only")  # that befall the coordinator
 LIES = (*SCALES, *COUNTS)  # of a node that is hostile from a round on
 START = (*IDENTITIES, TWIN, "busy port")  # that are there from the start
 KINDS: dict[str, Unit] = {

@@ -157,5 +157,5 @@ def _accuracy(cuts: Sequence[SubModel], _weights: Weights) -> dict[str, float]:
 
 
 def _cut(fault: Fault) -> Cut:
-    error = {"kill": 0, "full": NO_ROOM, "read-only": READ_ONLY}[fault.kind]
-    return Cut(fault.at, fault.share, error, fault.size)
+    error = {"full": NO_ROOM, "read-only": READ_ONLY}.get(fault.kind, 0)
+    return Cut(fault.at, fault.share, error, fault.kind == "power cut", fault.size)
