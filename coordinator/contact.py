@@ -4,6 +4,7 @@ can explain; back when the same node answers again."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
@@ -163,7 +164,8 @@ class Contact:
 
     def _vanished(self, error: LinkLost) -> None:
         self.reports.put_nowait(error)
-        self._lose(str(error))
+        with contextlib.suppress(OSError):  # nobody to tell in a callback: the journal fails again at the next event
+            self._lose(str(error))
 
     def _lose(self, reason: str) -> None:
         if self._lost is None:

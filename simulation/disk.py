@@ -6,6 +6,7 @@ cut off: `Disk` counts them. What was written but not yet synced may be there af
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ class Cut:
     error: int = 0
     power: bool = False
     lasts: int = 1
-    happened: bool = False
+    when: float | None = None  # it happened, by the loop's clock
 
 
 class Disk:
@@ -140,8 +141,8 @@ class Disk:
             raise Killed
         self.operations += 1
         for cut in self._cuts:
-            if cut.at == self.operations and not cut.happened:
-                cut.happened = True
+            if cut.at == self.operations and cut.when is None:
+                cut.when = asyncio.get_running_loop().time()
                 self._failing = cut
         cut_now = self._failing
         if cut_now is None:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codegen.tiers import SubModel
 from coordinator.aggregation import Weights
@@ -44,8 +44,8 @@ class Ending:
     weights: Weights
     answered: tuple[tuple[str, ...], ...]  # by round; nobody where it was not aggregated
     parts: list[str]  # how each coordinator's part of it ended, a sentence; the last one completed it: ""
-    injected: list[Fault]  # those whose place was passed
-    events: list[Event]
+    injected: list[tuple[float, Fault]]  # those whose place was passed, and when, in seconds of virtual time
+    events: list[tuple[float, Event]]  # and when they came
     seconds: float  # of virtual time
     extent: Extent
 
@@ -59,8 +59,9 @@ class Play:
         self._faults = faults
         self._folder = folder / "run"
         self._seed = seed
-        self._injected: list[Fault] = []
-        self._events: list[Event] = []
+        self._injected: list[tuple[float, Fault]] = []
+        self._swallowed: list[BaseException] = []
+        self._events: list[tuple[float, Event]] = []
         self._show = show
         self._cables = {f"sim{at}": Cable(f"sim{at}", node) for at, node in enumerate(world.nodes(folder))}
         self._cuts = {_cut(fault): fault for fault in faults if fault.unit == "disk"}
@@ -69,13 +70,14 @@ class Play:
     async def run(self) -> Ending:
         """Hold the run. Raises Violation."""
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._unheard)
         mischiefs = []
         cables = list(self._cables.values())
         nodes = [cable.node for cable in cables]
         for at, cable in enumerate(cables):
             mine = [fault for fault in self._faults if fault.unit != "disk" and fault.node == at]
             other = cables[(at + 1) % len(cables)]
-            mischiefs.append(Mischief(cable, other, mine, self._injected.append, self._seed))
+            mischiefs.append(Mischief(cable, other, mine, self._inject, self._seed))
             cable.node.start()
         parts: list[str] = []
         try:
@@ -87,7 +89,7 @@ class Play:
         finally:
             for node in nodes:
                 node.stop()
-        self._injected += [fault for cut, fault in self._cuts.items() if cut.happened]
+        self._injected += [(cut.when, fault) for cut, fault in self._cuts.items() if cut.when is not None]
         extent = Extent(
             tuple(mischief.bytes["down"] for mischief in mischiefs),
             tuple(mischief.bytes["up"] for mischief in mischiefs),
@@ -110,6 +112,8 @@ class Play:
             await self._bury(task)
             return KILLED
         error = task.exception()
+        if self._swallowed:
+            raise Violation(f"an error that nobody is told: {self._swallowed[0]!r}") from self._swallowed[0]
         if error is None:
             return ""
         if exit_code(error) is None:
@@ -126,15 +130,24 @@ class Play:
             part.end(weights)
             self._weights, self._lines = weights, list(journal.lines)
 
+    def _inject(self, fault: Fault) -> None:
+        self._injected.append((self._loop.time(), fault))
+
     def _observe(self, event: Event) -> None:
         if not self._dead.done():
-            self._events.append(event)
+            self._events.append((self._loop.time(), event))
             self._show(self._loop.time(), event)
 
     def _killed(self) -> None:
         self._dead.set_result(None)
         for cable in self._cables.values():
             cable.abandon()
+
+    def _unheard(self, _loop: object, context: dict[str, Any]) -> None:
+        """An exception ended in the event loop: a user would see a traceback."""
+        error = context.get("exception")
+        if error is not None and not self._dead.done():
+            self._swallowed.append(error)
 
     async def _bury(self, task: asyncio.Task[None]) -> None:
         """End what is left of a coordinator that was killed: the disk and the cables no longer hear it."""

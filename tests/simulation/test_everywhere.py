@@ -1,12 +1,13 @@
 """One fault at every place there is in a run: no frame, step or write may be the wrong one."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from coordinator.events import NodeAnswered, NodeLost, NodeMissing
 from simulation.faults import Fault
-from simulation.judge import judge
+from simulation.judge import COMPLETED, LOST, RESUMED, judge
+from simulation.play import Ending
 from simulation.world import World
 
 pytestmark = pytest.mark.e2e
@@ -14,41 +15,67 @@ pytestmark = pytest.mark.e2e
 NODES = range(3)  # an AVR in fixed point; float boards that change their rate, and that do not
 
 
-def endings(small: World, folder: Path, faults: list[Fault]) -> Counter[str]:
-    """Hold a run with each fault alone; return what they ended in, and how often."""
-    found = Counter[str]()
-    for number, fault in enumerate(faults):
-        place = folder / str(number)
-        place.mkdir()
-        try:
-            ending = small.play([fault], place, number)
-            assert ending.injected == [fault]
-            found[judge(small, ending, place)] += 1
-        except BaseException as error:
-            error.add_note(str(fault))
-            raise
-    return found
+def hold(small: World, folder: Path, fault: Fault) -> tuple[Ending, str]:
+    """Hold a run with one fault alone; return its end, judged."""
+    place = folder / str(fault.at)
+    place.mkdir()
+    try:
+        ending = small.play([fault], place)
+        assert [injected for _, injected in ending.injected] == [fault]
+        return ending, judge(small, ending, place)
+    except BaseException as error:
+        error.add_note(str(fault))
+        raise
+
+
+def frames(small: World, kind: str, node: int, seconds: float) -> list[Fault]:
+    """Return that kind of fault at every frame, at its begin, in its middle, at its end."""
+    return [Fault(kind, at, node, share=at % 3 / 2, seconds=seconds) for at in range(1, small.extent.frames[node] + 1)]
 
 
 @pytest.mark.parametrize("node", NODES)
 def test_the_cable_out_and_in_at_every_frame(small: World, tmp_path: Path, node: int) -> None:
-    places = range(1, small.extent.frames[node] + 1)
-    endings(small, tmp_path, [Fault("unplug", at, node, share=at % 3 / 2, seconds=0.3) for at in places])
+    """Within a round nothing is lost; a node that cannot be greeted at the start is missed in words."""
+    for fault in frames(small, "unplug", node, 0.3):
+        ending, outcome = hold(small, tmp_path, fault)
+        missing = any(isinstance(event, NodeMissing) for _, event in ending.events)
+        assert outcome == (LOST if missing else COMPLETED), (fault, ending)
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_a_wire_that_falls_silent_at_any_frame_is_told_within_a_second(
+    small: World, tmp_path: Path, node: int
+) -> None:
+    for fault in frames(small, "silence", node, 5.0):
+        ending, outcome = hold(small, tmp_path, fault)
+        ((since, _),) = ending.injected
+        mine = [(time, event) for time, event in ending.events if getattr(event, "node", "") == small.names[node]]
+        lost = [time - since for time, event in mine if isinstance(event, NodeLost)]
+        idle = any(isinstance(event, NodeAnswered) and since <= time < since + 1 for time, event in mine)
+        if outcome == COMPLETED and not idle and since > 1.5:  # before that, nodes are greeted
+            assert lost and lost[0] <= 1.0, (fault, ending)
 
 
 @pytest.mark.parametrize("node", NODES)
 def test_a_reset_at_every_frame(small: World, tmp_path: Path, node: int) -> None:
-    places = range(1, small.extent.frames[node] + 1)
-    endings(small, tmp_path, [Fault("reset", at, node, share=at % 3 / 2, seconds=0.1) for at in places])
+    for fault in frames(small, "reset", node, 0.1):
+        assert hold(small, tmp_path, fault)[1] == COMPLETED, fault
 
 
 @pytest.mark.parametrize("node", NODES)
 def test_a_reset_at_every_step(small: World, tmp_path: Path, node: int) -> None:
-    places = range(1, small.extent.steps[node] + 1)
-    endings(small, tmp_path, [Fault("reset in a step", at, node, seconds=0.1) for at in places])
+    for at in range(1, small.extent.steps[node] + 1):
+        assert hold(small, tmp_path, Fault("reset in a step", at, node, seconds=0.1))[1] == COMPLETED, at
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_a_kill_at_every_write(small: World, tmp_path: Path, share: float) -> None:
-    faults = [Fault("kill", at, share=share) for at in range(1, small.extent.disk + 1)]
-    assert endings(small, tmp_path, faults) == {"killed, resumed to the bit": small.extent.disk}
+@pytest.mark.parametrize("kind", ["kill", "power cut"])
+def test_the_end_of_a_coordinator_at_every_write(small: World, tmp_path: Path, kind: str, share: float) -> None:
+    for at in range(1, small.extent.disk + 1):
+        assert hold(small, tmp_path, Fault(kind, at, share=share))[1] == RESUMED, at
+
+
+def test_a_disk_that_is_full_for_a_moment_at_every_write(small: World, tmp_path: Path) -> None:
+    """What still runs when a line is torn must not write another one after it."""
+    for at in range(1, small.extent.disk + 1):
+        hold(small, tmp_path, Fault("full", at, share=0.5))

@@ -45,9 +45,3 @@ def test_drawn_faults_end_as_they_must(small: World, tmp_path: Path, part: int) 
         except BaseException as error:
             error.add_note(f"replay it: python -m simulation.campaign --seed {seed}")
             raise
-
-
-def test_a_disk_that_is_full_for_a_moment_leaves_a_journal_that_can_be_read(small: World, tmp_path: Path) -> None:
-    """What still runs when a line is torn must not write another one after it."""
-    for at in range(1, small.extent.disk + 1):
-        play(small, tmp_path / str(at), Fault("full", at, share=0.5))
