@@ -47,7 +47,7 @@ def try_seed(seed: int) -> Verdict:
             outcome = judge(world, ending, Path(folder))
         except Exception as error:  # whatever it is, it is what the campaign looks for
             return Verdict(seed, tuple(fault.kind for fault in faults), "", f"{type(error).__name__}: {error}")
-    return Verdict(seed, tuple(fault.kind for _, fault in ending.injected), outcome)
+    return Verdict(seed, tuple(fault.kind for fault in ending.injected), outcome)
 
 
 def tell(seed: int) -> None:

@@ -6,7 +6,6 @@ cut off: `Disk` counts them. What was written but not yet synced may be there af
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ class Cut:
     error: int = 0
     power: bool = False
     lasts: int = 1
-    when: float | None = None  # it happened, by the loop's clock
+    happened: bool = False
 
 
 class Disk:
@@ -81,12 +80,6 @@ class Disk:
 
     def _files(self) -> list[Path]:
         return [path for path in self._folder.rglob("*") if path.is_file()]
-
-    def _path(self, descriptor: int) -> Path | None:
-        """Return which of the run's files this is, or its folder."""
-        meant = os.fstat(descriptor)
-        known = (self._folder, *self._files())
-        return next((path for path in known if os.path.samestat(path.stat(), meant)), None)
 
     def _path(self, descriptor: int) -> Path | None:
         """Return which of the run's files a descriptor is of; None if of none."""
@@ -141,8 +134,8 @@ class Disk:
             raise Killed
         self.operations += 1
         for cut in self._cuts:
-            if cut.at == self.operations and cut.when is None:
-                cut.when = asyncio.get_running_loop().time()
+            if cut.at == self.operations and not cut.happened:
+                cut.happened = True
                 self._failing = cut
         cut_now = self._failing
         if cut_now is None:

@@ -44,8 +44,8 @@ class Ending:
     weights: Weights
     answered: tuple[tuple[str, ...], ...]  # by round; nobody where it was not aggregated
     parts: list[str]  # how each coordinator's part of it ended, a sentence; the last one completed it: ""
-    injected: list[tuple[float, Fault]]  # those whose place was passed, and when, in seconds of virtual time
-    events: list[tuple[float, Event]]  # and when they came
+    injected: list[Fault]  # those whose place was passed
+    events: list[Event]
     seconds: float  # of virtual time
     extent: Extent
 
@@ -59,9 +59,9 @@ class Play:
         self._faults = faults
         self._folder = folder / "run"
         self._seed = seed
-        self._injected: list[tuple[float, Fault]] = []
+        self._injected: list[Fault] = []
         self._swallowed: list[BaseException] = []
-        self._events: list[tuple[float, Event]] = []
+        self._events: list[Event] = []
         self._show = show
         self._cables = {f"sim{at}": Cable(f"sim{at}", node) for at, node in enumerate(world.nodes(folder))}
         self._cuts = {_cut(fault): fault for fault in faults if fault.unit == "disk"}
@@ -77,7 +77,7 @@ class Play:
         for at, cable in enumerate(cables):
             mine = [fault for fault in self._faults if fault.unit != "disk" and fault.node == at]
             other = cables[(at + 1) % len(cables)]
-            mischiefs.append(Mischief(cable, other, mine, self._inject, self._seed))
+            mischiefs.append(Mischief(cable, other, mine, self._injected.append, self._seed))
             cable.node.start()
         parts: list[str] = []
         try:
@@ -89,7 +89,7 @@ class Play:
         finally:
             for node in nodes:
                 node.stop()
-        self._injected += [(cut.when, fault) for cut, fault in self._cuts.items() if cut.when is not None]
+        self._injected += [fault for cut, fault in self._cuts.items() if cut.happened]
         extent = Extent(
             tuple(mischief.bytes["down"] for mischief in mischiefs),
             tuple(mischief.bytes["up"] for mischief in mischiefs),
@@ -130,12 +130,9 @@ class Play:
             part.end(weights)
             self._weights, self._lines = weights, list(journal.lines)
 
-    def _inject(self, fault: Fault) -> None:
-        self._injected.append((self._loop.time(), fault))
-
     def _observe(self, event: Event) -> None:
         if not self._dead.done():
-            self._events.append((self._loop.time(), event))
+            self._events.append(event)
             self._show(self._loop.time(), event)
 
     def _killed(self) -> None:

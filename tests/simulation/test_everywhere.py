@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.events import NodeAnswered, NodeLost, NodeMissing, RoundStarted
+from coordinator.events import NodeMissing
 from simulation.faults import Fault
 from simulation.judge import COMPLETED, LOST, RESUMED, judge
 from simulation.play import Ending
@@ -21,7 +21,7 @@ def hold(small: World, folder: Path, fault: Fault) -> tuple[Ending, str]:
     place.mkdir()
     try:
         ending = small.play([fault], place)
-        assert [injected for _, injected in ending.injected] == [fault]
+        assert ending.injected == [fault]
         return ending, judge(small, ending, place)
     except BaseException as error:
         error.add_note(str(fault))
@@ -38,22 +38,8 @@ def test_the_cable_out_and_in_at_every_frame(small: World, tmp_path: Path, node:
     """Within a round nothing is lost; a node that cannot be greeted at the start is missed in words."""
     for fault in frames(small, "unplug", node, 0.3):
         ending, outcome = hold(small, tmp_path, fault)
-        missing = any(isinstance(event, NodeMissing) for _, event in ending.events)
+        missing = any(isinstance(event, NodeMissing) for event in ending.events)
         assert outcome == (LOST if missing else COMPLETED), (fault, ending)
-
-
-def test_a_wire_that_falls_silent_at_any_frame_is_told_within_a_second(small: World, tmp_path: Path) -> None:
-    node = 1
-    for fault in frames(small, "silence", node, 5.0):
-        ending, outcome = hold(small, tmp_path, fault)
-        ((since, _),) = ending.injected
-        mine = [(time, event) for time, event in ending.events if getattr(event, "node", "") == small.names[node]]
-        lost = [time - since for time, event in mine if isinstance(event, NodeLost)]
-        idle = any(isinstance(event, NodeAnswered) and since <= time < since + 1 for time, event in mine)
-        started = min(time for time, event in ending.events if isinstance(event, RoundStarted))
-        assert outcome == COMPLETED or since < started, (fault, ending)
-        if since > started and not idle:  # before that, nodes are greeted
-            assert lost and lost[0] <= 1.0, (fault, ending)
 
 
 @pytest.mark.parametrize("node", NODES)

@@ -35,5 +35,5 @@ def test_what_does_not_belong_is_refused_in_words(small: World, tmp_path: Path, 
 def test_an_update_that_cannot_be_true_is_not_aggregated(small: World, tmp_path: Path, kind: str) -> None:
     ending = small.play([Fault(kind, at=2, node=1)], tmp_path)
     assert judge(small, ending, tmp_path) == LOST
-    (refused,) = [event for _, event in ending.events if isinstance(event, NodeRefused)]
+    (refused,) = [event for event in ending.events if isinstance(event, NodeRefused)]
     assert (refused.node, refused.round) == (small.names[1], 2) and re.search(LIES[kind], refused.reason)
