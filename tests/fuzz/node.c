@@ -5,6 +5,7 @@
  *   CLOCK    milliseconds u16 that pass
  *   TURNS    count u8: so many times the node may go on by itself
  *   BOOT     it is reset
+ *   HOST     the host authenticates, if the node has a key; a COMMIT that ends in 0 is signed from then on
  * After each of them the node is asked how it is, and what it says is held against what it did. */
 #include "harness.h"
 
@@ -17,10 +18,15 @@
 
 #include <string.h>
 
+#if NODE_KEYED
+#include "keyed.h"
+#endif
+
 #define NOISE 249
 #define CLOCK 250
 #define TURNS 251
 #define BOOT 252
+#define HOST 253
 #define SAMPLES 5
 #define ASKING 255 /* the transfer number of our own questions */
 #define FROM_NODE 0x80
@@ -31,6 +37,7 @@ void memory_boot(const uint8_t *features, const uint16_t *labels, uint32_t sampl
 void memory_push(const uint8_t *bytes, uint32_t count);
 uint32_t memory_pull(uint8_t *out, uint32_t room);
 uint32_t memory_waiting(void);
+void memory_key(const uint8_t *bytes);
 void memory_advance(uint32_t milliseconds);
 
 static struct {
@@ -41,6 +48,7 @@ static struct {
     bool hello;
     int16_t request; /* the transfer number of the request under way (-1: unknown), and the answers to it so far */
     uint32_t answers;
+    uint8_t answer;  /* the type of the last one */
     uint8_t payload; /* of the last FETCH */
 } seen;
 
@@ -107,7 +115,10 @@ static void hear(const struct link_frame *frame)
     struct message_hello hello;
     struct message_error error;
     struct message_ack ack;
-    seen.answers += frame->transfer == seen.request && frame->type != FRAME_DATA;
+    if (frame->transfer == seen.request && frame->type != FRAME_DATA) {
+        seen.answers++;
+        seen.answer = frame->type;
+    }
     switch (frame->type) {
     case FRAME_HELLO:
         CHECK(message_hello_read(frame->payload, frame->length, &hello));
@@ -118,6 +129,12 @@ static void hear(const struct link_frame *frame)
     case FRAME_STATUS: hear_status(frame); break;
     case FRAME_OFFER: hear_offer(frame); break;
     case FRAME_DATA: hear_data(frame); break;
+#if NODE_KEYED
+    case FRAME_PROOF:
+        CHECK(frame->length == MESSAGE_PROOF_SIZE);
+        memcpy(host.nonces + PROTOCOL_NONCE_BYTES, frame->payload, PROTOCOL_NONCE_BYTES);
+        break;
+#endif
     case FRAME_ACK: CHECK(message_ack_read(frame->payload, frame->length, &ack)); break;
     default:
         CHECK(frame->type == FRAME_ERROR && message_error_read(frame->payload, frame->length, &error));
@@ -172,6 +189,30 @@ static void ask(uint8_t type, const uint8_t *payload, uint8_t length)
     CHECK(seen.answers == 1);
 }
 
+#if NODE_KEYED
+static void authenticate(void)
+{
+    uint8_t mac[PROTOCOL_MAC_BYTES];
+    host.nonces[0]++;
+    ask(FRAME_CHALLENGE, host.nonces, PROTOCOL_NONCE_BYTES);
+    CHECK(seen.answer == FRAME_PROOF);
+    host_hash("host", mac, sizeof mac);
+    ask(FRAME_AUTHENTICATE, mac, sizeof mac);
+    CHECK(seen.answer == FRAME_STATUS);
+    host_hash("sess", host.session, sizeof host.session);
+    host.open = true;
+}
+
+/* Without the key nobody begins a round, changes a weight or has weights taken. */
+static void check_key(void)
+{
+    const uint8_t state = seen.status.state;
+    CHECK(host.open || (state == STATE_IDLE && memcmp(seen.held, weights_bytes(), MODEL_WEIGHT_BYTES) == 0));
+    CHECK(host.committed || state < STATE_LOADED);
+    host.committed = host.committed && state >= STATE_LOADED;
+}
+#endif
+
 /* Weights that are loaded, or trained, stay as they are until the host begins anew. */
 static void look(void)
 {
@@ -182,6 +223,9 @@ static void look(void)
         CHECK(memcmp(seen.held, weights_bytes(), MODEL_WEIGHT_BYTES) == 0);
     }
     CHECK(!final || weights_first_bad() == WEIGHTS_USABLE);
+#if NODE_KEYED
+    check_key();
+#endif
     seen.before = seen.status;
     memcpy(seen.held, weights_bytes(), MODEL_WEIGHT_BYTES);
     seen.known = true;
@@ -197,9 +241,23 @@ static void take_frame(struct input *in, uint8_t length)
     if (type == FRAME_FETCH && message_fetch_read(payload, length, &fetch)) {
         seen.payload = fetch.payload;
     }
+#if NODE_KEYED
+    uint8_t commit[MESSAGE_COMMIT_SIZE];
+    if (type == FRAME_COMMIT && length == sizeof commit && payload[sizeof commit - 1] == 0 && host.open) {
+        memcpy(commit, payload, sizeof commit);
+        host_sign(commit);
+        payload = commit;
+        host.committed = true;
+    }
+#endif
     seen.request = transfer;
     seen.answers = 0;
     push_frame(type, transfer, chunk, payload, length);
+#if NODE_KEYED
+    if (type == FRAME_SETUP && seen.answer == FRAME_STATUS) {
+        memcpy(host.setup, payload, sizeof host.setup);
+    }
+#endif
     /* Of a transfer that it does not know, because its BEGIN or FETCH was lost, a node says nothing. */
     const bool part = type == FRAME_DATA || type == FRAME_COMMIT || type == FRAME_ACK;
     const bool request = type < FROM_NODE && !part && length <= LINK_MTU;
@@ -211,8 +269,13 @@ static void boot(void)
 {
     static const uint8_t features[SAMPLES][MODEL_FEATURES] = {{1, 2, 3}, {200, 100}, {0}, {255, 255, 255}, {17, 0, 42}};
     static const uint16_t labels[SAMPLES] = {0, 1, 0, 1, 1};
+#if NODE_KEYED
+    memory_key(host_key);
+    host.open = host.committed = false;
+#endif
     memory_boot(features[0], labels, SAMPLES, MODEL_FEATURES);
     node_start();
+    memcpy(seen.held, weights_bytes(), MODEL_WEIGHT_BYTES);
     memset(&update, 0, sizeof update);
     seen.known = false;
 }
@@ -233,11 +296,13 @@ static void take_record(struct input *in)
         for (uint8_t turns = take_u8(in); turns > 0 && turn(); turns--) {
         }
         break;
+    case BOOT: boot(); break;
+#if NODE_KEYED
+    case HOST: authenticate(); break;
+#endif
     default:
         if (kind < NOISE) {
             take_frame(in, kind);
-        } else {
-            boot();
         }
     }
 }

@@ -9,6 +9,7 @@ import ctypes
 import struct
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -27,7 +28,7 @@ from tests.firmware.node.harness import CLASSES, MEMORY, Build, MemoryNode, fixe
 from tests.fuzz.targets import CORPUS, NODES, headers
 
 SAMPLES = 5  # as node.c has them
-TURNS = 251  # a record of node.c
+TURNS, HOST = 251, 253  # records of node.c, which has the key and does with it what a host does
 WIRES: dict[str, tuple[Faults, EncodingChoice]] = {
     "clean": (Faults(), "weights"),
     "delta_f32": (Faults(), "delta_f32"),
@@ -46,10 +47,16 @@ def main() -> None:
             library, written = _library(built, Path(folder) / "node.so"), set[bytes]()
             for wire, (faults, encoding) in WIRES.items():
                 down, up = conversation(MemoryNode(library, built, SAMPLES), faults, encoding)
-                if records(down) in written:  # a node that knows one encoding is asked for it thrice
+                key = bytes((HOST,)) if NODES[target][2] else b""
+                said = key + records(down)
+                if wire == "clean":
+                    _write(CORPUS / target / "other_weights", said + records(down, other))
+                    if key:
+                        _write(CORPUS / target / "forged", key + records(down, forged))
+                if said in written:  # a node that knows one encoding is asked for it thrice
                     continue
-                written.add(records(down))
-                _write(CORPUS / target / wire, records(down))
+                written.add(said)
+                _write(CORPUS / target / wire, said)
                 if target == "f32":
                     _write(CORPUS / "decoder" / f"bytes_{wire}", b"\0" + up[-1500:])
                     for name, content in transfers(down, up).items():
@@ -91,13 +98,27 @@ def conversation(node: MemoryNode, faults: Faults, encoding: EncodingChoice) -> 
     return bytes(down), bytes(up)
 
 
-def records(sent: bytes) -> bytes:
+def records(sent: bytes, change: Callable[[Frame], Frame] = lambda frame: frame) -> bytes:
     """Return the frames of a wire as node.c reads them; a node that is to train gets the time to do so."""
     parts = []
-    for frame in Decoder().feed(sent):
+    for frame in map(change, Decoder().feed(sent)):
         head = struct.pack("<BBBH", len(frame.payload), frame.type, frame.transfer, frame.chunk)
         parts.append(head + frame.payload + (bytes((TURNS, 40)) if frame.type == FrameType.TRAIN else b""))
     return b"".join(parts)
+
+
+def forged(frame: Frame) -> Frame:
+    """A COMMIT that is not the host's, but of somebody who has its session and not its key."""
+    return frame._replace(payload=frame.payload[:-1] + b"\1") if frame.type == FrameType.COMMIT else frame
+
+
+def other(frame: Frame) -> Frame:
+    """The same round with other weights, which end what was done with those before; nobody ends it meanwhile."""
+    if frame.type == FrameType.ABORT:
+        return frame._replace(type=FrameType.STATUS_REQUEST)
+    if frame.type != FrameType.BEGIN:
+        return frame
+    return frame._replace(payload=frame.payload[:-1] + bytes((frame.payload[-1] ^ 1,)))
 
 
 def transfers(down: bytes, up: bytes) -> dict[str, bytes]:

@@ -7,12 +7,18 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from codegen.planner import SampleSource
 from codegen.protocol import ErrorCode
-from tests.firmware.node.harness import FIRMWARE, MEMORY, Build, build
+from tests.firmware.node.harness import FIRMWARE, KEYED, MEMORY, Build, build
 
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
-NODES = {"f32": ("accumulating", "flash"), "fixed": ("fixed", "flash"), "stream": ("fused", "stream")}
+NODES: dict[str, tuple[str, SampleSource, tuple[str, ...]]] = {
+    "f32": ("accumulating", "flash", ()),
+    "fixed": ("fixed", "flash", ()),
+    "stream": ("fused", "stream", ()),
+    "keyed": ("fused", "flash", (KEYED,)),
+}
 TARGETS = ("decoder", *NODES)
 INSTALL = "clang and its libFuzzer are missing: apt-get install clang libclang-rt-dev"
 FLAGS = (
@@ -27,8 +33,8 @@ class MissingCompiler(Exception):  # noqa: N818 - it says what is missing
 
 def headers(target: str, folder: Path) -> Build:
     """Generate the headers of a node's model in `folder`."""
-    way, source = NODES[target]
-    return build(way, folder, source=source)  # type: ignore[arg-type]
+    way, source, _ = NODES[target]
+    return build(way, folder, source=source)
 
 
 def compiled(target: str, folder: Path) -> Path:
@@ -42,7 +48,7 @@ def compiled(target: str, folder: Path) -> Path:
         flags: Sequence[str] = (f"-I{FIRMWARE}", "-DLINK_MTU=72", "-DLINK_WINDOW=5")
     else:
         sources = (HERE / "node.c", *(path for path in MEMORY if path.suffix == ".c"))
-        flags = (*headers(target, folder).flags, f"-DERROR_LAST={max(ErrorCode)}")
+        flags = (*headers(target, folder).flags, *NODES[target][2], f"-DERROR_LAST={max(ErrorCode)}")
     program = folder / target
     done = subprocess.run(
         [compiler, *FLAGS, *flags, *map(str, sources), "-o", str(program)], capture_output=True, text=True, check=False
