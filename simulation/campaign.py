@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import signal
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -67,7 +69,8 @@ def tell(seed: int) -> None:
 def verdicts(seeds: Sequence[int], jobs: int) -> Iterator[Verdict]:
     """Try all seeds in `jobs` processes; in the order in which they end."""
     _world()  # compiles the firmware, once
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the campaign, not what its workers do
+    with multiprocessing.get_context("spawn").Pool(jobs, signal.signal, ignore) as pool:
         yield from pool.imap_unordered(try_seed, seeds, CHUNK)
 
 
@@ -119,11 +122,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found, failed = list[Verdict](), list[Verdict]()
     seeds = range(options.first, options.first + options.seeds)
     progress = track(verdicts(seeds, options.jobs), "Runs", options.seeds, disable=not sys.stderr.isatty())
-    for verdict in progress:
-        found.append(verdict)
-        if verdict.violation:
-            failed.append(verdict)
-            print(f"seed {verdict.seed}: {verdict.violation}\n  python -m simulation.campaign --seed {verdict.seed}")
+    with suppress(KeyboardInterrupt):  # what was found so far is shown all the same
+        for verdict in progress:
+            found.append(verdict)
+            if verdict.violation:
+                failed.append(verdict)
+                replay = f"python -m simulation.campaign --seed {verdict.seed}"
+                print(f"seed {verdict.seed}: {verdict.violation}\n  {replay}", flush=True)
     rows = tabulate(found)
     if options.json:
         print(json.dumps({"rows": rows, "failed": [asdict(each) for each in failed]}, indent=2))
