@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import boards
-from simulation.faults import KINDS, draw
+from simulation.faults import DRAWN, draw
 from simulation.judge import OUTCOMES, judge
 from simulation.world import World
 
@@ -78,7 +78,7 @@ def tabulate(found: Sequence[Verdict]) -> list[dict[str, int | str]]:
     """Return a row for each kind of fault: how many took place, in how many runs all was well in the end, and what
     those runs ended in. A run with several faults counts for each of them."""
     rows = list[dict[str, int | str]]()
-    for kind in KINDS:
+    for kind in DRAWN:
         runs = [each for each in found if kind in each.faults]
         ended = Counter(each.outcome for each in runs)
         rows.append(
