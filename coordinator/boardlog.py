@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .events import Event, NodeLog, PortLog, RoundStarted
+from coordinator.events import Event, NodeLog, PortLog, RoundStarted
 
 FOLDER = "log"  # in the run's folder
 MOST_BYTES = 1_000_000  # of a file; the one before it is kept, too, so that a chatterbox fills no disk

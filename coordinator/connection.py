@@ -84,7 +84,7 @@ async def introduce(
             silence = error
         else:
             key = keys.get(hello.uid.hex())
-            if key is not None:
+            if key is not None and not session.authenticated:
                 hello = await authenticate(session, key)
             await speed_up(session, hello, rate)
             return session.node or hello
@@ -153,4 +153,4 @@ def networked(port: str) -> bool:
 
 def virtual(port: str) -> bool:
     """Whether there is no wire behind a port of which we could set the rate."""
-    return port.startswith("socket://")
+    return port.lower().startswith("socket://")

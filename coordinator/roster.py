@@ -22,11 +22,11 @@ from coordinator.errors import FirmwareMismatch
 from coordinator.events import Event, NodeConnected, NodeMissing, Observer, PortLog
 from coordinator.federation import Federation, NodeSpec
 from coordinator.keys import NodeKey, keyed_nodes, keys_folder, load_key
-from coordinator.link.errors import AuthenticationError, LinkError, NodeError, PortError, ProtocolMismatch
+from coordinator.link.errors import AuthenticationError, LinkError, LinkTimeout, NodeError, PortError, ProtocolMismatch
 from coordinator.link.ports import Opener, open_port
 from coordinator.link.session import Session
 from coordinator.nodes import LinkNode
-from coordinator.search import Search
+from coordinator.search import REST, Search
 from coordinator.shares import Share, deal
 
 AUTO = "auto"
@@ -49,11 +49,50 @@ class Roster:
 
     nodes: list[LinkNode]  # in the order of the file, ready for a round
     refused: dict[str, LinkError]  # ports, and why each is not used
-    search: Search  # for those that get lost
+    silent: list[str]  # with AUTO, ports where nobody answers, which are not refused
+    _gate: _Gate
+    _looking: asyncio.Task[list[LinkNode]] | None = None
+
+    def latecomers(self) -> list[LinkNode]:
+        """Return the nodes that were missing and have been found since, which are in `nodes` from now on; look for the
+        others meanwhile. Raises what the observer raises."""
+        if self._looking is not None and not self._looking.done():
+            return []
+        late = [] if self._looking is None else self._looking.result()
+        order = [spec.name for spec in self._gate.federation.nodes()]
+        self.nodes = sorted([*self.nodes, *late], key=lambda node: order.index(node.name))
+        present = {node.name for node in self.nodes}
+        missing = {node_uid(spec): spec for spec in self._gate.federation.nodes() if spec.name not in present}
+        self._looking = asyncio.create_task(self._look(missing)) if missing else None
+        return late
+
+    async def _look(self, missing: Mapping[str, NodeSpec]) -> list[LinkNode]:
+        """Look for nodes that are missing, given by their ids, until some may take part; return those."""
+        while not (late := await self._joined(missing)):
+            await asyncio.sleep(REST)  # opening a port may reset a board that is none of ours
+        return late
+
+    async def _joined(self, missing: Mapping[str, NodeSpec]) -> list[LinkNode]:
+        search, late = self._gate.search, []
+        for found in await search.look_once(missing):
+            try:
+                node = self._gate.node(missing[found.uid], found)
+                error: Exception | None = await self._gate.opened(node)
+            except (FirmwareMismatch, AuthenticationError) as refusal:
+                error = refusal
+            if error is None:
+                late.append(node)
+            else:
+                search.refuse(found.port, str(error))
+                await search.drop(found)
+        return late
 
     async def close(self) -> None:
         """Close all ports."""
-        await self.search.close()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._gate.search.close()
         await asyncio.gather(*(node.close() for node in self.nodes))
 
 
@@ -79,47 +118,70 @@ async def assemble(
     names = list(dict.fromkeys(ports))
     there: Callable[[], Sequence[str]] = likely_ports if names == [AUTO] else lambda: names
     found, refused = await find(there(), rates, lambda port, text: observer(PortLog(port, text)), open_port, keys)
+    silent = [port for port, error in refused.items() if names == [AUTO] and isinstance(error, LinkTimeout)]
+    refused = {port: error for port, error in refused.items() if port not in silent}
     if names == [AUTO] and not found:
-        raise PortError("no port answers like a node; `coordinator ports` lists them, --ports names them")
+        nobody = PortError("no port answers like a node; `coordinator ports` lists them, --ports names them")
+        raise next(iter(refused.values()), nobody)
     search = Search(there, rates, observer, open_port, keys, pace)
-    nodes: list[LinkNode] = []
+    gate = _Gate(federation, plans, shares, observer, pace, search, keys, insecure)
     try:
         check_unique(found)
-        matches, strangers = match(federation.nodes(), found)
-        for spec, board in matches:
-            if board is None:
-                continue  # introductions() says so
-            plan = plans[spec.board]
-            admit = partial(_admit, plan=plan, federation=federation, spec=spec, keys=keys, insecure=insecure)
-            admit(board)
-            search.hold(board)
-            way = _Way(board, search, plan.board.training.bauds, admit)
-            samples = shares.get(spec.name) if plan.source == "stream" else None
-            nodes.append(LinkNode(spec.name, plan, way, observer, pace, samples))
-        opened = await asyncio.gather(*(_opened(node, federation) for node in nodes))
+        matches, strangers = match(federation.nodes(), found)  # introductions() says who is missing
+        nodes = [gate.node(spec, board) for spec, board in matches if board is not None]
+        opened = await asyncio.gather(*map(gate.opened, nodes))
     except BaseException:
         await asyncio.gather(*(each.session.close() for each in found))
         raise
     refused |= {node.port: error for node, error in zip(nodes, opened, strict=True) if error is not None}
     refused |= {each.port: LinkError(stranger(each)) for each in strangers}
+    search.said |= {port: str(error) for port, error in refused.items()}  # by runs.start
     await asyncio.gather(*(search.drop(each) for each in found if each.port in refused))
-    return Roster([node for node in nodes if node.port not in refused], refused, search)
+    return Roster([node for node in nodes if node.port not in refused], refused, silent, gate)
 
 
-async def _opened(node: LinkNode, federation: Federation) -> LinkError | None:
-    """Open a node; return why it cannot take part: one that has a key which is not here refuses everything."""
-    try:
-        await node.open()
-    except NodeError as error:
-        if error.code != ErrorCode.UNAUTHENTICATED:
-            return LinkError(f"{node.port}: {error}")
-        return AuthenticationError(
-            f"{node.port}: {node.name} was built with a key, and {keys_folder(federation)} has none for it; put "
-            f"{node.name}.key back there, or `{flash_command(federation.path, node.name, node.port)}` builds it without"
-        )
-    except LinkError as error:
-        return error
-    return None
+@dataclass(frozen=True)
+class _Gate:
+    """Lets boards take part as nodes of the federation."""
+
+    federation: Federation
+    plans: Mapping[str, Plan]
+    shares: Mapping[str, Share]
+    observer: Observer
+    pace: float
+    search: Search  # for those that get lost, or were missing
+    keys: Mapping[str, NodeKey]
+    insecure: bool
+
+    def node(self, spec: NodeSpec, board: Found) -> LinkNode:
+        """Return the node of `spec`, yet to be opened. Raises FirmwareMismatch and AuthenticationError."""
+        plan = self.plans[spec.board]
+        check = partial(self._check, spec)
+        check(board)
+        self.search.hold(board)
+        way = _Way(board, self.search, plan.board.training.bauds, check)
+        samples = self.shares.get(spec.name) if plan.source == "stream" else None
+        return LinkNode(spec.name, plan, way, self.observer, self.pace, samples)
+
+    def _check(self, spec: NodeSpec, found: Found) -> None:
+        check(found, self.plans[spec.board], self.federation.path, spec.name)
+        check_trust(found, spec, self.keys, self.insecure)
+
+    async def opened(self, node: LinkNode) -> LinkError | None:
+        """Open a node; return why it cannot take part: one that has a key which is not here refuses everything."""
+        try:
+            await node.open()
+        except NodeError as error:
+            if error.code != ErrorCode.UNAUTHENTICATED:
+                return LinkError(f"{node.port}: {error}")
+            mend = flash_command(self.federation.path, node.name, node.port)
+            return AuthenticationError(
+                f"{node.port}: {node.name} was built with a key, and {keys_folder(self.federation)} has none for it; "
+                f"put {node.name}.key back there, or `{mend}` builds it without"
+            )
+        except LinkError as error:
+            return error
+        return None
 
 
 def _streamed(federation: Federation, plans: Mapping[str, Plan]) -> dict[str, Share]:
@@ -211,14 +273,6 @@ def check_trust(found: Found, spec: NodeSpec, keys: Mapping[str, NodeKey], insec
             f"{found.port}: {spec.name} has no key, so anybody could answer there in its place; give it one with "
             f"`coordinator keys new {spec.name}` and flash it, or trust this network with --insecure"
         )
-
-
-def _admit(
-    found: Found, plan: Plan, federation: Federation, spec: NodeSpec, keys: Mapping[str, NodeKey], insecure: bool
-) -> None:
-    """Raise FirmwareMismatch or AuthenticationError unless what was found may take part as the node of `spec`."""
-    check(found, plan, federation.path, spec.name)
-    check_trust(found, spec, keys, insecure)
 
 
 def check(found: Found, plan: Plan, federation: Path, node: str) -> None:

@@ -33,7 +33,7 @@ from coordinator.nodes import LinkNode
 from coordinator.quarantine import due, quarantined
 from coordinator.report import SETTINGS, write_report
 from coordinator.results import Inputs, Summary, earlier_seconds, headers, load, summarise, write_keras
-from coordinator.roster import AUTO, Roster, assemble, introductions
+from coordinator.roster import AUTO, Roster, assemble, connected, introductions
 from coordinator.rounds import Settings, run_round
 
 Accuracy = Callable[[Sequence[SubModel], Weights], dict[str, float]]  # 0 to 1, by tier
@@ -71,8 +71,8 @@ async def run(
 
 
 def enough(federation: Federation, roster: Roster, auto: bool) -> None:
-    """Raise what is wrong with the first port that was named, or else RunFailed, if no round can have its min_nodes
-    answers: nodes that are missing now do not come later."""
+    """Raise what is wrong with the first port that was named, or else RunFailed, if a round cannot have its min_nodes
+    answers: a run does not begin with the hope that somebody plugs in the rest."""
     least, nodes = federation.aggregation.min_nodes, roster.nodes
     if len(nodes) < least:
         if roster.refused and not auto:
@@ -81,6 +81,7 @@ def enough(federation: Federation, roster: Roster, auto: bool) -> None:
         raise RunFailed(
             f"{len(nodes)} of {len(federation.nodes())} nodes are there and a round needs {least} (min_nodes in "
             f"{federation.path}); no port answers for {', '.join(sorted(missing))}"
+            + "".join(f"; {error}" for error in roster.refused.values())
         )
 
 
@@ -153,8 +154,8 @@ class Part:
         roster = await assemble(federation, plans, ports, self.emit, pace, open_port, insecure)
         try:
             enough(federation, roster, auto)
-            self.start(roster, number, auto)
-            weights = await self.rounds(roster.nodes, number, weights, pace)
+            self.start(roster, number)
+            weights = await self.rounds(roster, number, weights, pace)
         finally:
             await roster.close()
         if not any(line["aggregated"] for line in self._journal.events(RoundAggregated)):
@@ -170,7 +171,7 @@ class Part:
         before = self._journal.last_checkpoint(shapes, before=number)
         return None if number == 0 else self._inputs.weights if before is None else before[1]
 
-    def start(self, roster: Roster, number: int, auto: bool) -> None:
+    def start(self, roster: Roster, number: int) -> None:
         """Journal that the run begins after round `number`: not before the nodes are there, so that a mistyped port
         leaves no run behind. Of ports that were not named, those that are silent are offered to be flashed."""
         federation = self._inputs.federation
@@ -179,16 +180,14 @@ class Part:
         self.emit(RunStarted(federation.name, self._fingerprint, federation.training.rounds, names, number))
         for event in (*map(PlanNoted, self._inputs.notes), *introductions(federation, roster.nodes)):
             self.emit(event)
-        if not auto:
-            for port, error in roster.refused.items():
-                self.emit(PortRefused(port, str(error)))
-            return
+        for port, error in roster.refused.items():
+            self.emit(PortRefused(port, str(error)))
         present = {node.name for node in roster.nodes}
         missing = [spec for spec in federation.nodes() if spec.name not in present]
-        for port, command in offers(federation, missing, list(roster.refused)).items():
+        for port, command in offers(federation, missing, roster.silent).items():
             self.emit(BoardOffered(port, command))
 
-    async def rounds(self, nodes: Sequence[LinkNode], number: int, weights: Weights, pace: float) -> Weights:
+    async def rounds(self, roster: Roster, number: int, weights: Weights, pace: float) -> Weights:
         """Run the rounds after `number`; each is evaluated while the next one trains."""
         settings = dataclasses.replace(round_settings(self._inputs.federation), pace=pace)
         await self._catch_up(number)  # wakes up TensorFlow, too, which would hold up the links of a round
@@ -197,7 +196,7 @@ class Part:
         barren = 0  # rounds in a row that were not aggregated
         try:
             for current in range(number + 1, self._inputs.federation.training.rounds + 1):
-                free = self._free(nodes, current)
+                free = self._free(roster, current)
                 outcome = await run_round(current, self._inputs.graph, weights, free, settings, self.emit, earlier)
                 slices = self._slices(current, weights)
                 if outcome.aggregated:  # else there is nothing new to keep, and --resume may do the round again
@@ -212,7 +211,7 @@ class Part:
                 if evaluation is not None:
                     await evaluation
                 evaluation = asyncio.create_task(self._evaluate(current, weights, slices))
-            self._free(nodes, self._inputs.federation.training.rounds + 1)
+            self._quarantine(roster.nodes, self._inputs.federation.training.rounds + 1)
             if evaluation is not None:
                 await evaluation
         finally:
@@ -220,13 +219,28 @@ class Part:
                 evaluation.cancel()
         return weights
 
-    def _free(self, nodes: Sequence[LinkNode], number: int) -> list[LinkNode]:
-        """Return the nodes that take part in round `number`; those that do not from here on are told."""
+    def _free(self, roster: Roster, number: int) -> list[LinkNode]:
+        """Return the nodes that take part in round `number`; who is there now and was not, or is kept out from here on,
+        is told. Raises RunFailed if those that are kept out leave too few."""
+        for node in roster.latecomers():
+            self.emit(connected(node, self._inputs.federation))
+        kept_out = self._quarantine(roster.nodes, number)
+        free = [node for node in roster.nodes if node.name not in kept_out]
+        least = self._inputs.federation.aggregation.min_nodes
+        if kept_out and len(free) < least:
+            raise RunFailed(
+                f"{self._journal.folder}: {', '.join(sorted(kept_out))} quarantined, so {len(free)} nodes are left and "
+                f"a round needs {least} (min_nodes); journal.jsonl there says what each did: mend it, then begin "
+                "another --run"
+            )
+        return free
+
+    def _quarantine(self, nodes: Sequence[LinkNode], number: int) -> set[str]:
+        """Return the nodes that take no part in round `number`; those that do not from here on are told."""
         offences = self._inputs.federation.aggregation.quarantine
         for event in due(self._journal.lines, [node.name for node in nodes], number, offences):
             self.emit(event)
-        kept_out = quarantined(self._journal.lines)
-        return [node for node in nodes if node.name not in kept_out]
+        return quarantined(self._journal.lines)
 
     async def _catch_up(self, last: int) -> None:
         """Evaluate what has not been: the untrained model, or rounds whose evaluation a crash cut off."""

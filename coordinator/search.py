@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from codegen.protocol import Hello, HelloRequest
 from coordinator.connection import NO_KEYS, Found, greet, introduce
@@ -39,7 +39,8 @@ class Search:
         self._looking: dict[str, asyncio.Task[Found]] = {}  # by uid
         self._asked: dict[str, asyncio.Task[None]] = {}  # by port
         self._resting: dict[str, float] = {}  # until when
-        self._said: dict[str, str] = {}  # of each port, at last
+        self.said: dict[str, str] = {}  # of each port, at last: why it was refused
+        self._missing: frozenset[str] = frozenset()  # uids of nodes that were not there when the run began
         self.trouble: dict[str, str] = {}  # why nobody was found on a port, at last
 
     async def greet(self, session: Session, rates: Sequence[int]) -> Hello:
@@ -66,6 +67,13 @@ class Search:
         self._looking.pop(uid, None)
         return found
 
+    async def look_once(self, missing: Iterable[str]) -> list[Found]:
+        """Ask all ports once for the nodes of these ids, which are not there yet; return those that are now."""
+        self._missing = frozenset(missing)
+        await self._ask_free([], [*self._rates, *self._rates])
+        await asyncio.gather(*self._asked.values(), return_exceptions=True)
+        return [found for uid in sorted(self._missing) if (found := self._live(uid)) is not None]
+
     async def close(self) -> None:
         """Give up; close what was found."""
         tasks = [*self._looking.values(), *self._asked.values()]
@@ -82,18 +90,18 @@ class Search:
         """Ask all ports at once, over and over: who is found there may also be another one that is looked for."""
         order = [*rates, *rates, *(rate for rate in self._rates if rate not in rates)]
         while (found := self._live(uid)) is None:
-            for name in await self._free(port):
-                if name not in self._asked:
-                    self._asked[name] = asyncio.create_task(self._ask(name, order))
+            await self._ask_free([port], order)
             await asyncio.sleep(AGAIN)
         return found
 
-    async def _free(self, first: str) -> list[str]:
-        """Return the ports at which somebody might be, `first` of all this one."""
+    async def _ask_free(self, first: Sequence[str], rates: Sequence[int]) -> None:
+        """Begin to ask all ports at which somebody might be, `first` of all these."""
+        names = dict.fromkeys([*first, *await asyncio.to_thread(self._ports)])
         now = asyncio.get_running_loop().time()
         taken = {found.port for found in self._held.values() if not found.session.closed}
-        names = dict.fromkeys([first, *await asyncio.to_thread(self._ports)])
-        return [name for name in names if name not in taken and self._resting.get(name, 0.0) <= now]
+        for name in names:
+            if name not in taken and name not in self._asked and self._resting.get(name, 0.0) <= now:
+                self._asked[name] = asyncio.create_task(self._ask(name, rates))
 
     async def _ask(self, name: str, rates: Sequence[int]) -> None:
         """See who is behind a port."""
@@ -107,7 +115,7 @@ class Search:
                 await found.session.close()
                 raise
         except (ProtocolMismatch, AuthenticationError) as error:
-            self._refuse(name, str(error))
+            self.refuse(name, str(error))
         except LinkError as error:
             self.trouble[name] = str(error)
             if not isinstance(error, PortError):
@@ -119,23 +127,24 @@ class Search:
         """Keep a node of ours for whoever looks for it; refuse others."""
         before = self._live(found.uid)
         reason = ""
-        if found.uid not in self._held:
+        if found.uid not in self._held and found.uid not in self._missing:
             reason = f"{found.port}: {found.uid} is a {found.hello.board} that is no node of this run; it is left alone"
         elif before is not None and await _is_there(before):
             reason = f"{found.port}: says it is {found.uid} as {before.port} does; the second is left alone, unplug one"
         if reason:
-            self._refuse(found.port, reason)
+            self.refuse(found.port, reason)
             await found.session.close()
             return
         if before is not None:
             await before.session.close(f"its node answers on {found.port} now")
         self._held[found.uid] = found
 
-    def _refuse(self, name: str, reason: str) -> None:
+    def refuse(self, name: str, reason: str) -> None:
+        """Leave a port alone for a while, and say why, once."""
         self._resting[name] = asyncio.get_running_loop().time() + REST
         self.trouble[name] = reason
-        if self._said.get(name) != reason:
-            self._said[name] = reason
+        if self.said.get(name) != reason:
+            self.said[name] = reason
             self._observer(PortRefused(name, reason))
 
 

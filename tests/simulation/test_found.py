@@ -9,12 +9,24 @@ from pathlib import Path
 import pytest
 
 from coordinator import roster, rounds, runs
-from coordinator.events import Event, NodeAnswered, NodeBack, NodeFailed, NodeLost, PortRefused, RoundStarted
+from coordinator.events import (
+    Event,
+    NodeAnswered,
+    NodeBack,
+    NodeConnected,
+    NodeFailed,
+    NodeLost,
+    NodeMissing,
+    PortRefused,
+    RoundStarted,
+)
 from coordinator.journal import weights_sha256
 from simulation.cable import Cable
+from simulation.clock import run_virtually
 from simulation.faults import FOR_EVER, Fault
-from simulation.play import Ending
-from simulation.world import World
+from simulation.judge import LOST, judge
+from simulation.play import PARTS, Ending, Violation
+from simulation.world import FEDERATION, World
 from tests.simulation.watched import Watched, made
 
 MEGA, ESP, UNO = "megaatmega2560-1", "esp32dev-1", "uno_r4_minima-1"
@@ -165,3 +177,73 @@ def test_when_all_cables_are_out_the_run_says_so_and_goes_on_later(
     assert "1 rounds in a row had too few answers; look at the nodes, then go on with --resume" in ending.parts[0]
     assert ending.parts[1:] == [""] and ending.answered == ALL
     assert weights_sha256(ending.weights) == weights_sha256(small.reference(ALL, made(tmp_path / "reference")))
+
+
+MISSING = [
+    ("unplug", "sim1: the port vanished (unplugged)"),
+    ("silence", "sim1: no Tierfed node answers in 2.5 s (nothing comes)"),
+    ("busy port", "sim1: busy: another program has it open"),
+]
+
+
+@pytest.mark.parametrize(("kind", "words"), MISSING, ids=[kind for kind, _ in MISSING])
+def test_a_node_that_is_missing_at_first_joins_a_later_round(
+    small: World, tmp_path: Path, kind: str, words: str
+) -> None:
+    """What becomes of its port while it is greeted costs it the rounds until it is found, not the run."""
+    world = World(tmp_path / "world", FEDERATION.replace("rounds = 2", "rounds = 4"), like=small)
+    play = Watched(world, made(tmp_path / "run"), Fault(kind, 1, 1, seconds=14.0))
+    other = play.cables["sim2"].node
+
+    def linger(event: Event) -> None:
+        if isinstance(event, RoundStarted):  # which may take long enough
+            other.on_step = lambda _: other.hang(0.7)
+
+    play.act = linger
+    ending = play.hold()
+    assert judge(world, ending, tmp_path / "run") == LOST
+    assert ending.answered[0] == (MEGA, UNO) and ending.answered[-1] == (MEGA, ESP, UNO)
+    told = [event for event in ending.events if isinstance(event, NodeMissing | NodeConnected)]
+    assert [event.node for event in told] == [MEGA, ESP, UNO, ESP]
+    assert [isinstance(event, NodeMissing) for event in told] == [False, True, False, False]
+    assert list(refusals(ending)) == ["sim1"] and refusals(ending)["sim1"][0].startswith(words)
+
+
+def test_of_ports_that_were_not_named_those_that_answer_are_refused_in_words(
+    small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def held() -> roster.Roster:
+        nodes = small.nodes(made(tmp_path / "nodes"))
+        others = small.nodes(made(tmp_path / "others"))[:2]
+        others[0] = dataclasses.replace(others[0], uid="00000000000000ff")
+        cables = {f"sim{at}": Cable(f"sim{at}", node) for at, node in enumerate([*nodes, *others])}
+        for name, cable in cables.items():
+            cable.silent = name == "sim4"
+            cable.node.start()
+        cables["sim2"].plugged = False
+        monkeypatch.setattr(roster, "likely_ports", lambda: list(cables))
+        there = await roster.assemble(
+            small.federation, small.inputs.plans, [roster.AUTO], lambda _: None,
+            open_port=lambda name, baud: cables[name].open(baud),
+        )  # fmt: skip
+        await there.close()
+        for cable in cables.values():
+            cable.node.stop()
+        return there
+
+    there = run_virtually(held)
+    assert [node.name for node in there.nodes] == [MEGA, ESP]
+    assert list(there.refused) == ["sim2", "sim3"] and there.silent == ["sim4"]
+    assert "there is no such port" in str(there.refused["sim2"])
+    assert "for which the federation file has no node left" in str(there.refused["sim3"])
+
+
+def test_a_run_that_quarantine_leaves_too_few_nodes_ends_at_once_and_whenever_it_is_resumed(
+    small: World, tmp_path: Path
+) -> None:
+    strict = FEDERATION.replace("min_nodes = 2", "min_nodes = 3\nquarantine = 1")
+    play = Watched(World(tmp_path / "world", strict, like=small), made(tmp_path / "run"), Fault("NaN update", 1, 1))
+    with pytest.raises(Violation) as held:
+        play.hold()
+    assert str(held.value).count(f"{ESP} quarantined, so 2 nodes are left and a round needs 3 (min_nodes)") == PARTS
+    assert len([event for _, event in play.times if isinstance(event, RoundStarted)]) == 1
