@@ -267,16 +267,18 @@ class Federation(Table):
 def load(path: Path) -> Federation:
     """Return the federation that a TOML file describes; raises FederationError naming the line at fault."""
     try:
-        if path.stat().st_size > MAX_FILE:
-            raise FederationError(f"{path}: {path.stat().st_size} bytes; a federation file has at most {MAX_FILE}")
-        source = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+        if len(content) > MAX_FILE:
+            raise FederationError(f"{path}: more than {MAX_FILE} bytes; a federation file has at most {MAX_FILE}")
+        source = content.decode("utf-8").replace("\r\n", "\n")
     except OSError as error:
         raise FederationError(f"{path}: {error.strerror}; expected a federation file (--federation FILE)") from error
     except UnicodeDecodeError as error:
         raise FederationError(f"{path}: not UTF-8 text (byte {error.start}); expected a TOML file") from error
     try:
         document = tomllib.loads(source)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
         raise FederationError(syntax_error(path, error)) from error
     return parse(document, source, path)
 
@@ -289,5 +291,7 @@ def parse(document: dict[str, Any], source: str, path: Path) -> Federation:
         federation = Federation.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise FederationError(explain(error, Federation, source, path)) from error
+    except (ValueError, RecursionError) as error:  # json's, of the same numbers and depths
+        raise FederationError(syntax_error(path, error)) from error
     federation._path = path.absolute()
     return federation

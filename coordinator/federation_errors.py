@@ -20,6 +20,7 @@ MAX_PARSED = 1 << 20  # characters; a hostile file must not make the search for 
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 TIER_NAME = r"^[a-z][a-z0-9_]{0,11}$"  # HELLO has 12 bytes for it, and C sees it
 UNIQUE_ID = r"^[0-9A-Fa-f]{16}$"
+TOO_DEEP = "nested too deeply to be a federation file"
 PATTERNS = {
     FILE_NAME: "at most 63 letters, digits, dots, - or _, a letter or digit first",
     TIER_NAME: "at most 12 small letters, digits or _, a letter first",
@@ -62,7 +63,9 @@ def syntax_error(path: Path, error: Exception) -> str:
     """Return the sentence for a file that is not TOML; tomllib puts the place at the end of its message."""
     found = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error), re.DOTALL)
     if isinstance(error, RecursionError):
-        return f"{path}: nested too deeply to be a federation file"
+        return f"{path}: {TOO_DEEP}"
+    if not isinstance(error, tomllib.TOMLDecodeError):
+        return f"{path}: holds a number of too many digits; expected a federation file"
     if not found:
         return shown(f"{path}: not TOML: {error}")
     place = f"{path}:{found[2]}" if found[2] else f"{path}: at its end"
@@ -73,6 +76,8 @@ def explain(error: ValidationError, root: type[BaseModel], source: str, path: Pa
     """Return one sentence about the first error, in file order, of a document that `root` refused."""
     lines = key_lines(source)
     found = error.errors(include_url=False)
+    if found[0]["type"] == "json_invalid":  # it was made by json.dumps: all that can be wrong is its depth
+        return f"{path}: {TOO_DEEP}"
     # "Too short" is also said of a list whose members are wrong: what is wrong with a part goes before.
     wholes = {place[:size] for place in map(_place, found) for size in range(len(place))}
     details = [detail for detail in found if _place(detail) not in wholes]
@@ -93,7 +98,7 @@ def _sentence(detail: ErrorDetails, root: type[BaseModel], lines: dict[Key, int]
         known = _keys(root, loc[:-1])
         close = difflib.get_close_matches(str(loc[-1]), known, 1, 0.6)
         hint = f'; did you mean "{close[0]}"?' if close else f"; expected one of {', '.join(known)}"
-        return f'unknown key "{loc[-1]}"{_inside(loc)}{hint}'
+        return f"unknown key {_toml(loc[-1])}{_inside(loc)}{hint}"
     if kind == "missing" and isinstance(loc[-1], int):
         return f"{show(loc[:-1])} is {_toml(value)}; expected more than {loc[-1]} of them"
     if kind == "missing":

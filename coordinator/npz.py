@@ -24,9 +24,11 @@ def read_npz(
 ) -> dict[str, Array]:
     """Return the arrays of these names, and those of the optional ones that are there; nothing else is looked at.
 
-    Raises OSError if the file cannot be read, and NpzError if a name is missing or there twice, if what it names is no
-    plain array, or if all of them are more than `most` bytes.
+    Raises OSError if the file cannot be read, and NpzError if it is no regular file, if a name is missing or there
+    twice, if what it names is no plain array, or if all of them are more than `most` bytes.
     """
+    if isinstance(file, Path) and file.exists() and not file.is_file():
+        raise NpzError("no regular file")  # a device has no end
     try:
         with zipfile.ZipFile(file) as archive:
             members = _members(archive, names, optional)

@@ -50,7 +50,11 @@ def new(
             f"{had[twice[0]]} is there already; --force makes a new key, and a board with the old one is locked out "
             f"until `coordinator flash {twice[0]}`"
         )
-    made = make_keys(settings, named or [spec.name for spec in settings.nodes() if force or spec.name not in had])
+    missing = named or [spec.name for spec in settings.nodes() if force or spec.name not in had]
+    if not missing and not as_json:
+        print(f"every node of {settings.path} has a key; a NAME with --force replaces one")
+        return
+    made = make_keys(settings, missing)
     _show(settings, list(made), as_json)
     if made and not as_json:
         command = shlex.join(["coordinator", "flash", "NAME", "--federation", str(settings.path)])

@@ -95,6 +95,8 @@ def test_new_makes_what_is_missing_and_replaces_nothing(
     for words in (["uno-1"], ["uno-2", "uno-1"]):
         code, _, err = coordinator(described, capsys, "keys", "new", *words)
         assert code == 2 and "--force makes a new key" in err and f"`coordinator flash {words[0]}`" in err
+    code, out, _ = coordinator(described, capsys, "keys", "new")
+    assert code == 0 and f"every node of {described.path} has a key" in out
     assert contents(described) == every
     assert coordinator(described, capsys, "keys", "new", "uno-1", "--force")[0] == 0
     assert {name for name, key in contents(described).items() if key != every[name]} == {"uno-1"}

@@ -108,6 +108,14 @@ def test_what_is_hostile_is_refused_in_words(tmp_path: Path, case: str) -> None:
         load_dataset(tmp_path / "set.npz")
 
 
+def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "set.npz").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.npz")
+    for name in ("set.npz", "pipe.npz"):
+        with pytest.raises(DataError, match=rf"{name}: no regular file; expected an \.npz"):
+            load_dataset(tmp_path / name)
+
+
 def test_the_good_one_among_them_is_read() -> None:
     weights = load_weights(archive(), [(2, 3), (2, 3)])
     assert weights is not None and [tensor.tolist() for tensor in weights] == [[[0.0] * 3] * 2] * 2

@@ -129,7 +129,7 @@ def offer_macs(man: Man, node: str) -> list[int]:
 # Every field of every message
 
 WRONG_PROOF = "refused: .* says that it is [0-9a-f]{16}, and its proof is wrong; esp32dev-1 has a key: flash it"
-NOT_OURS = "lost: .* what arrived before COMMIT was not what this host sent"
+NOT_OURS = "lost: .* it has a key, and what arrived before COMMIT does not fit it"
 NOT_ITS = "lost: .* its update is not of this round, these weights and the labels that it said, or it was changed"
 REFUSED = "lost: the node refused: "
 FIELDS: list[tuple[type[Message], str, object, str]] = [
