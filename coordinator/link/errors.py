@@ -56,8 +56,10 @@ _WORDS: dict[int, Callable[[int], str]] = {
     ErrorCode.WRONG_POSITION: lambda detail: f"it waits for the sample at position {detail} of the round",
     ErrorCode.WRONG_LABEL: lambda detail: f"a sample's label is beyond its {detail} classes",
     ErrorCode.UNAUTHENTICATED: lambda detail: f"it has a key and wants proof of it before {_frame(detail)}",
-    ErrorCode.WRONG_MAC: lambda detail: f"it has a key, and what arrived before {_frame(detail)} does not fit it: that "
-    "was changed on the way, or this host has no key for it",
+    ErrorCode.WRONG_MAC: lambda detail: (
+        f"it has a key, and what arrived before {_frame(detail)} does not fit it: that "
+        "was changed on the way, or this host has no key for it"
+    ),
 }
 
 

@@ -194,7 +194,7 @@ FIELDS: list[tuple[type[Message], str, object, str]] = [
     (Status, "rejected", 7, "whole"),
     (Status, "saturated", 7, "whole"),
     (Baud, "rate", 9600, "whole"),
-    (Ack, "map", 0xFFFF, "lost: "),
+    (Ack, "map", 0xFFFF, "whole"),
     (Ack, "stalled", 1, "whole"),
 ]
 SELDOM: set[type[Message]] = {Samples, StatusRequest, Abort, Log, Error}  # not in these runs, or without a field
