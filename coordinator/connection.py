@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import boards
 from codegen.protocol import Hello
 from coordinator.keys import NodeKey
+from coordinator.link.channel import Port
 from coordinator.link.errors import AuthenticationError, LinkError, LinkTimeout, NodeError, PortBusy
 from coordinator.link.ports import Opener, list_ports, open_port
-from coordinator.link.session import RESET_SECONDS, Port, Session
+from coordinator.link.session import RESET_SECONDS, Session
 
 SWITCH_SECONDS = 1.5  # a node answers at a new rate within this time, or is back at the old one in two
 FALLBACK_SECONDS = 2.2

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from coordinator.link.channel import Port
 from coordinator.link.errors import PortBusy, PortError
-from coordinator.link.session import Port
 
 if TYPE_CHECKING:
     import serial

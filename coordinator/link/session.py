@@ -1,13 +1,9 @@
-"""A session: one node behind one port. Requests are matched to replies by the frame's transfer number, repeated when no
-answer comes, and safe to repeat; blobs move as transfers."""
+"""A session: one node behind one port, what it says it is, what both prove to each other, and the blobs that move."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Protocol, TypeVar
 
 from codegen.protocol import (
     MTU_MAX,
@@ -19,7 +15,6 @@ from codegen.protocol import (
     Begin,
     Commit,
     Encoding,
-    Error,
     ErrorCode,
     Fetch,
     FrameType,
@@ -27,243 +22,39 @@ from codegen.protocol import (
     HelloRequest,
     Labels,
     LabelsRequest,
-    Log,
-    Message,
     Offer,
-    ProtocolError,
     Status,
     TransferKind,
 )
 from coordinator.link.authentication import Terms, down_mac, is_from_node
-from coordinator.link.errors import (
-    AuthenticationError,
-    LinkError,
-    LinkLost,
-    LinkTimeout,
-    NodeError,
-    ProtocolMismatch,
-)
-from coordinator.link.flows import Flow, LinkStatistics, Partial, Receiving, Request, Sending, Waiter
-from coordinator.link.frames import Decoder, Frame, encode
+from coordinator.link.channel import Channel, Port
+from coordinator.link.errors import AuthenticationError, LinkError, LinkTimeout, NodeError, ProtocolMismatch
+from coordinator.link.flows import Partial, Receiving, Sending
+from coordinator.link.frames import Frame
 from coordinator.link.handshake import prove
 from coordinator.link.path import Path, RoundTrip
 from coordinator.link.transfer import Receiver, Sender, Timed
 
-M = TypeVar("M", bound=Message)
-
 RESET_SECONDS = 2.5  # a board that opening the port has reset answers within this time
 
 
-class Port(Protocol):
-    """Anything that carries bytes both ways. All calls come from the event loop's thread and never block."""
-
-    @property
-    def name(self) -> str: ...
-    def start(self, on_data: Callable[[bytes], None], on_lost: Callable[[str], None]) -> None:
-        """Begin to read. `on_lost` is called once, with the reason, when the port vanishes; never after `close`."""
-
-    def write(self, data: bytes) -> None: ...
-    def set_baud(self, baud: int) -> None: ...
-    def close(self) -> None: ...
-
-
-class Session:
-    """Talks to the node behind `port`; made inside a running event loop, or given one.
-
-    patience: seconds that a transfer may stand still before LinkTimeout. Every call may raise LinkLost (the port
-    vanished), LinkTimeout (no answer) and NodeError (refused).
-    """
+class Session(Channel):
+    """Talks to the node behind `port`; arguments and errors as of Channel."""
 
     def __init__(self, port: Port, *, loop: asyncio.AbstractEventLoop | None = None, patience: float = 10.0) -> None:
-        self.loop = loop or asyncio.get_running_loop()
-        self.name = port.name
-        self.patience = patience
-        self.stats = LinkStatistics()
+        super().__init__(port, loop=loop, patience=patience)
         self.node: Hello | None = None  # once hello() was answered
         self._key: bytes | None = None  # what the node must prove to have
         self._secret: bytes | None = None  # of this session, once both have proved it
         self.terms = Terms()  # of the round under way: whoever sends SETUP says them
-        self.on_status: Callable[[Status], None] | None = None
-        self.on_log: Callable[[str], None] | None = None
-        self.on_error: Callable[[NodeError], None] | None = None
-        self.on_lost: Callable[[LinkLost], None] | None = None
-        self._lost: LinkLost | None = None
-        self.port = port
-        self._decoder = Decoder()
-        self._waiting: dict[int, Waiter] = {}
-        self._last_id = 0
         self._moving = asyncio.Lock()
         self._round_trip = RoundTrip()
         self._down, self._up = Path(self._round_trip), Path(self._round_trip)
-        self._heard = self._since = self.loop.time()
-        self._listeners = 0
-        port.start(self._on_data, self._on_port_lost)
 
     @property
     def authenticated(self) -> bool:
         """Whether both ends have proved that they have the node's key."""
         return self._secret is not None
-
-    @property
-    def closed(self) -> bool:
-        return self._lost is not None
-
-    async def close(self, reason: str = "the port was closed") -> None:
-        """Close the port; whoever still waits gets LinkLost."""
-        self.port.close()
-        self._end(LinkLost(f"{self.name}: {reason}"))
-
-    @property
-    def silence(self) -> float:
-        """Seconds for which no frame has come although somebody listens."""
-        return self.loop.time() - max(self._since, self._heard) if self._listeners else 0.0
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Meanwhile the node should say something. Every request and transfer listens."""
-        if self._listeners == 0:
-            self._since = self.loop.time()
-        self._listeners += 1
-        try:
-            yield
-        finally:
-            self._listeners -= 1
-
-    # What the port calls
-
-    def _on_data(self, data: bytes) -> None:
-        before = self._decoder.rejected
-        frames = self._decoder.feed(data)
-        if frames:
-            self._heard = self.loop.time()
-        self.stats.bytes_up += len(data)
-        self.stats.frames_rejected += self._decoder.rejected - before
-        touched: set[Waiter] = set()
-        for frame in frames:
-            waiter = self._waiting.get(frame.transfer)
-            if waiter is None:
-                self._unsolicited(frame)
-            elif frame.type == FrameType.ERROR:
-                waiter.fail(self._node_error(frame))
-            else:
-                waiter.handle(frame)
-                touched.add(waiter)
-        for waiter in touched:
-            waiter.settle()
-        if self._decoder.text:
-            lines, self._decoder.text = self._decoder.text, []
-            for line in lines:
-                self._log(line)
-
-    def _on_port_lost(self, reason: str) -> None:
-        lost = LinkLost(f"{self.name}: {reason}")
-        self._end(lost)
-        if self.on_lost:
-            self.on_lost(lost)
-
-    def _end(self, lost: LinkLost) -> None:
-        self._lost = self._lost or lost
-        for waiter in list(self._waiting.values()):
-            waiter.fail(self._lost)
-
-    def _unsolicited(self, frame: Frame) -> None:
-        try:
-            if frame.type == FrameType.LOG:
-                self._log(Log.decode(frame.payload).text)
-            elif frame.transfer != 0:
-                return  # the late answer to a request that was given up
-            elif frame.type == FrameType.STATUS:
-                status = Status.decode(frame.payload)
-                self.stats.heard(status)
-                if self.on_status:
-                    self.on_status(status)
-            elif frame.type == FrameType.ERROR:
-                error = self._node_error(frame)
-                for waiter in list(self._waiting.values()):
-                    waiter.fail(error)
-                if self.on_error and isinstance(error, NodeError):
-                    self.on_error(error)
-        except ProtocolError as problem:
-            self._log(f"(malformed: {problem})")
-
-    def _node_error(self, frame: Frame) -> LinkError:
-        try:
-            error = self._decode(Error, frame)
-        except LinkError as problem:
-            return problem
-        return NodeError(error.code, error.detail)
-
-    def _log(self, line: str) -> None:
-        if self.on_log:
-            self.on_log(line)
-
-    # Requests
-
-    def write(self, data: bytes) -> None:
-        """Send bytes, unless the port is gone."""
-        if self._lost is None:
-            self.stats.bytes_down += len(data)
-            self.port.write(data)
-
-    def next_id(self) -> int:
-        """Return a transfer number that nobody waits for."""
-        for _ in range(255):
-            self._last_id = self._last_id % 255 + 1
-            if self._last_id not in self._waiting:
-                return self._last_id
-        raise LinkError(f"{self.name}: 255 requests wait already")
-
-    def rename(self, id: int) -> int:
-        """Give whoever waits for this number another one as well, and return that."""
-        new = self.next_id()
-        self._waiting[new] = self._waiting[id]
-        return new
-
-    @contextmanager
-    def _registered(self, id: int, waiter: Waiter) -> Iterator[None]:
-        if self._lost is not None:
-            raise self._lost
-        self._waiting[id] = waiter
-        try:
-            with self.listening():
-                yield
-        finally:
-            for number in [number for number, other in self._waiting.items() if other is waiter]:
-                del self._waiting[number]
-
-    async def _ask(self, message: Message, reply: FrameType, id: int, timeout: float, retries: int) -> Frame:
-        """Send until a frame of type `reply` comes, and return it."""
-        future: asyncio.Future[Frame] = self.loop.create_future()
-        data = b"\0" + encode(message.type, id, 0, message.encode())  # the delimiter ends any noise on an idle wire
-        with self._registered(id, Request(future, reply)):
-            for attempt in range(retries + 1):
-                self.stats.retransmissions += attempt > 0
-                self.write(data)
-                await asyncio.wait((future,), timeout=timeout)
-                if future.done():
-                    return future.result()
-        seconds = (retries + 1) * timeout
-        raise LinkTimeout(f"{self.name}: no answer to {message.type.name} in {seconds:g} s")
-
-    async def _exchange(
-        self, message: Message, reply: type[M], id: int, timeout: float = 1.0, retries: int = 4
-    ) -> tuple[int, M]:
-        """Send until `reply` comes; return its frame's chunk number and the message."""
-        frame = await self._ask(message, reply.type, id, timeout, retries)
-        return frame.chunk, self._decode(reply, frame)
-
-    def _decode(self, message: type[M], frame: Frame) -> M:
-        try:
-            decoded = message.decode(frame.payload)
-        except ProtocolError as problem:
-            raise LinkError(f"{self.name}: {problem}; host and firmware differ: rebuild and flash it") from None
-        if isinstance(decoded, Status):
-            self.stats.heard(decoded)
-        return decoded
-
-    async def request(self, message: Message, reply: type[M], timeout: float = 1.0, retries: int = 4) -> M:
-        """Send `message` until `reply` comes, at most `retries` more times, `timeout` seconds apart."""
-        return (await self._exchange(message, reply, self.next_id(), timeout, retries))[1]
 
     async def hello(self, timeout: float = RESET_SECONDS) -> Hello:
         """Ask the node who it is, and for proof once it has authenticated. timeout: seconds for the former."""
@@ -420,16 +211,6 @@ class Session:
         if offer.size > most:
             raise LinkError(f"{self.name}: it offers an update of {offer.size} bytes; at most {most} make sense")
         return offer
-
-    async def _run(self, flow: Flow, begin: Callable[[], None]) -> Frame:
-        """Move a transfer from `begin` to its end; return the frame that ended it."""
-        with self._registered(flow.id, flow):
-            try:
-                begin()
-                flow.arm()
-                return await flow.future
-            finally:
-                flow.stop()
 
     def _measure(self, size: int, started: float) -> None:
         self.stats.goodput = size / max(self.loop.time() - started, 1e-9)

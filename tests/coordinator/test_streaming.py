@@ -13,7 +13,8 @@ from codegen.planner import SampleSource
 from codegen.protocol import Hello
 from coordinator.connection import Found
 from coordinator.events import Event, NodeProgress
-from coordinator.link.session import Port, Session
+from coordinator.link.channel import Port
+from coordinator.link.session import Session
 from coordinator.nodes import LinkNode
 from coordinator.rounds import Order, Update
 from coordinator.shares import Share

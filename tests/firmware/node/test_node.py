@@ -239,6 +239,25 @@ def test_chunks_may_change_their_length_on_the_way(fused: MemoryNode) -> None:
     assert fused.array("model_weights").tobytes() == WEIGHTS
 
 
+@pytest.mark.parametrize("payload", [20, 33, 71])
+@pytest.mark.parametrize("state", [State.LOADED, State.TRAINING, State.DONE])
+def test_weights_that_are_whole_stay_so_in_chunks_of_any_length(fused: MemoryNode, state: State, payload: int) -> None:
+    """A host that comes back may have learnt another length meanwhile."""
+    fused.bring(state, WEIGHTS)
+    before = fused.array("model_weights").tobytes()
+    data = encode(FrameType.DATA, 44, 0, bytes(payload))
+    acks = fused.feed(frame_of(begin_of(WEIGHTS, payload=payload), 44) + data)
+    chunks = -(-len(WEIGHTS) // payload)
+    answers = [(ack.type, ack.chunk) for ack in acks if ack.transfer == 44]
+    assert answers == [(FrameType.ACK, chunks)] * 2
+    status = fused.ask(Commit(5), 44)
+    assert isinstance(status, Status)
+    if state == State.TRAINING:  # it goes on meanwhile
+        assert status.state in (State.TRAINING, State.DONE)
+    else:
+        assert (status.state, fused.array("model_weights").tobytes()) == (state, before)
+
+
 def test_a_commit_that_comes_too_early_is_told_what_is_missing(fused: MemoryNode) -> None:
     fused.ask(setup())
     fused.ask(begin_of(OTHER), 9)
