@@ -209,10 +209,10 @@ class Sender(Timed):
     def resize(self, payload: int) -> None:
         """Go on in chunks of another length, right behind a BEGIN that says so. What is in flight counts as sent before
         that BEGIN: its answer tells what of it has arrived."""
-        sent = min(self._fresh * self.payload, len(self._blob))
-        self.count = _chunks(len(self._blob), payload)
-        self.next = self.next * self.payload // payload
-        self._fresh = min(self.count if sent == len(self._blob) else sent // payload, self.next + WINDOW_MAX)
+        size, here, sent = len(self._blob), self.next * self.payload, self._fresh * self.payload
+        self.count = _chunks(size, payload)
+        self.next = self.count if here >= size else here // payload  # rounded down, but whole stays whole
+        self._fresh = min(self.count if sent >= size else sent // payload, self.next + WINDOW_MAX)
         self.path.resized(self.payload, payload)
         self.payload = payload
         old = _Sending(self._serial, self._clock(), 0)
@@ -301,8 +301,9 @@ class Receiver(Timed):
 
     def resize(self, payload: int) -> None:
         """Go on in chunks of another length: FETCH them from `next` on. What has come without a gap stays."""
-        self.count = _chunks(len(self.blob), payload)
-        self.next, self.map = self.next * self.payload // payload, 0
+        size, here = len(self.blob), self.next * self.payload
+        self.count = _chunks(size, payload)
+        self.next, self.map = self.count if here >= size else here // payload, 0
         self._last = self.next - 1
         self.path.resized(self.payload, payload)
         self.payload = payload

@@ -13,6 +13,7 @@ from coordinator.link.errors import LinkError, LinkLost, LinkTimeout
 from coordinator.link.frames import Decoder, Frame
 from coordinator.link.path import Path
 from coordinator.link.session import Session
+from coordinator.link.transfer import Receiver, Sender
 from simulation.clock import run_virtually
 from simulation.wire import Faults, Peer, WirePort
 from tests.coordinator.link.conftest import MakePeer
@@ -142,6 +143,16 @@ def test_what_waits_for_the_wire_is_bounded(peer: Peer) -> None:
     port.filter_down = lambda data: waits.append(port.queued) or data  # type: ignore[func-returns-value]
     on_wire(port, there_and_back)
     assert max(waits[60:]) < 17 * 256 / 11_520
+
+
+@pytest.mark.parametrize(("size", "old", "new"), [(1, 2, 1), (950, 100, 99), (950, 99, 248)])
+def test_what_is_whole_stays_whole_in_chunks_of_any_length(size: int, old: int, new: int) -> None:
+    sender, receiver = Sender(bytes(size), old, lambda: 0.0), Receiver(size, old, lambda: 0.0, head=bytes(size))
+    sender.acknowledge(sender.count, 0)
+    sender.resize(new)
+    receiver.resize(new)
+    assert sender.next == receiver.next == sender.count == -(-size // new)
+    assert sender.done and receiver.done and sender.ready() == []
 
 
 def test_the_best_payload_is_the_formula_s() -> None:

@@ -104,6 +104,7 @@ class TransferMachine(RuleBasedStateMachine):
             whole = min(self.receiver.next * self.payload, len(self.blob))
             assert self.receiver.blob[:whole] == self.blob[:whole]
             assert self.receiver.done == (whole == len(self.blob))
+            assert self.receiver.next <= self.receiver.count
             assert self.sender.next <= self.receiver.next  # nothing counts as arrived that is not there
 
     def teardown(self) -> None:
