@@ -77,7 +77,7 @@ class PortRefused(Event):
 
 @dataclass(frozen=True)
 class NodeMissing(Event):
-    """The federation file lists a node that no port answers for; the run goes on without it."""
+    """The federation file lists a node that no port answers for; the run begins without it."""
 
     node: str
     board: str

@@ -208,7 +208,7 @@ def notice(event: Event) -> str | None:
         case PlanNoted():
             return event.text
         case NodeMissing():
-            return f"{event.node}: no port answers for this {event.board}; the run goes on without it"
+            return f"{event.node}: no port answers for this {event.board}; the run begins without it"
         case BoardOffered():
             return f"{event.port} does not answer as a node; to make it one: {event.command}"
         case TwinEnded():

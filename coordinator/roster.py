@@ -136,6 +136,7 @@ async def assemble(
     refused |= {node.port: error for node, error in zip(nodes, opened, strict=True) if error is not None}
     refused |= {each.port: LinkError(stranger(each)) for each in strangers}
     search.said |= {port: str(error) for port, error in refused.items()}  # by runs.start
+    search.said |= {each.port: each.uid for each in strangers}
     await asyncio.gather(*(search.drop(each) for each in found if each.port in refused))
     return Roster([node for node in nodes if node.port not in refused], refused, silent, gate)
 

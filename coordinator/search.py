@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from codegen.protocol import Hello, HelloRequest
@@ -39,7 +40,7 @@ class Search:
         self._looking: dict[str, asyncio.Task[Found]] = {}  # by uid
         self._asked: dict[str, asyncio.Task[None]] = {}  # by port
         self._resting: dict[str, float] = {}  # until when
-        self.said: dict[str, str] = {}  # of each port, at last: why it was refused
+        self.said: dict[str, str] = {}  # of each port, at last: why it was refused, or the id of a stranger
         self._missing: frozenset[str] = frozenset()  # uids of nodes that were not there when the run began
         self.trouble: dict[str, str] = {}  # why nobody was found on a port, at last
 
@@ -132,20 +133,22 @@ class Search:
         elif before is not None and await _is_there(before):
             reason = f"{found.port}: says it is {found.uid} as {before.port} does; the second is left alone, unplug one"
         if reason:
-            self.refuse(found.port, reason)
+            self.refuse(found.port, reason, reason if found.uid in self._held else found.uid)
             await found.session.close()
             return
         if before is not None:
             await before.session.close(f"its node answers on {found.port} now")
         self._held[found.uid] = found
 
-    def refuse(self, name: str, reason: str) -> None:
-        """Leave a port alone for a while, and say why, once."""
+    def refuse(self, name: str, reason: str, about: str = "") -> None:
+        """Leave a port alone for a while, and say why, once `about` the same thing, which else is the reason."""
+        about = about or reason
         self._resting[name] = asyncio.get_running_loop().time() + REST
         self.trouble[name] = reason
-        if self.said.get(name) != reason:
-            self.said[name] = reason
-            self._observer(PortRefused(name, reason))
+        if self.said.get(name) != about:
+            self.said[name] = about
+            with contextlib.suppress(OSError):  # nobody awaits a port's task: the journal fails again at the next event
+                self._observer(PortRefused(name, reason))
 
 
 async def _is_there(found: Found) -> bool:

@@ -153,7 +153,7 @@ def test_a_log_has_a_line_a_round_and_every_mishap() -> None:
         "mnist: 3 nodes, 2 rounds",
         "big: esp32dev, tier expanded, batch 8, on /dev/ttyUSB0",
         "small: megaatmega2560, tier micro, batch 1, on /dev/ttyACM0",
-        "gone: no port answers for this uno_r4_minima; the run goes on without it",
+        "gone: no port answers for this uno_r4_minima; the run begins without it",
         "round 0/2: expanded 10.0 %  micro 11.0 %",
         "small says: brownout [red]detected",
         "small: the port vanished; round 1 goes on without it",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,13 @@ def spare(play: Watched, small: World, folder: Path, at: int, **changes: str) ->
     cable.plugged = False
     play.cables[SPARE] = cable
     return cable
+
+
+def replace(play: Watched, other: Cable) -> None:
+    """Plug `other` in and pull out a node's cable for a while."""
+    play.cables["sim1"].pull()
+    other.plug()
+    play.later(6.0, play.cables["sim1"].plug)
 
 
 @pytest.mark.parametrize("pulled", [True, False], ids=["ports vanish", "ports stay"])
@@ -110,18 +120,23 @@ def test_who_is_met_in_a_search_is_refused_in_words(
 ) -> None:
     play = Watched(small, tmp_path)
     other = spare(play, small, tmp_path, at, **changes)
-
-    def replace() -> None:
-        play.cables["sim1"].pull()
-        other.plug()
-        play.later(6.0, play.cables["sim1"].plug)
-
-    play.when_training(ESP, replace)
+    play.when_training(ESP, partial(replace, play, other))
     ending = play.hold()
     absent, refused = refusals(ending)[SPARE]
     assert "there is no such port" in absent
     assert re.match(words, refused)
     assert ending.answered == ALL
+
+
+def test_a_disk_that_is_full_when_a_stranger_is_met_is_said(small: World, tmp_path: Path) -> None:
+    """By whoever journals next: the search has nobody to tell."""
+    for at in range(15, 24):  # round 1
+        folder = made(tmp_path / str(at))
+        play = Watched(small, made(folder / "run"), Fault("full", at, size=1_000_000))
+        other = spare(play, small, folder, 0, uid="00000000000000ff")
+        play.when_training(ESP, partial(replace, play, other))
+        ending = play.hold()
+        assert ending.parts == [f"{folder / 'run' / 'run' / 'journal.jsonl'}: {os.strerror(errno.ENOSPC)}", ""], at
 
 
 def test_a_board_with_other_firmware_ends_its_own_part_alone(
