@@ -6,6 +6,7 @@ codes stay below 126, which shells keep for commands that they cannot run or tha
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,12 @@ FOREIGN = {
 }
 
 
+HINTS = {  # by errno, to what the system says
+    errno.ENOSPC: "; make room, then do the same again (a run goes on with --resume)",
+    errno.EROFS: "; expected a folder that can be written",
+}
+
+
 def exit_code(error: BaseException) -> int | None:
     """Return the exit code of an error that is the user's to mend, or None if it is a bug."""
     if isinstance(error, TierfedError):
@@ -96,7 +103,8 @@ def exit_code(error: BaseException) -> int | None:
 def sentence(error: BaseException) -> str:
     """Return what to tell the user about an error that has an exit code."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return shown(f"{error.filename}: {error.strerror}")
+        hint = HINTS.get(error.errno or 0, "")
+        return shown(f"{error.filename}: {error.strerror}{hint}")
     return "\n".join(map(shown, str(error).split("\n"))) or type(error).__name__
 
 

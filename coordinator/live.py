@@ -261,8 +261,12 @@ class Watcher:
         if self._live is not None:
             self._live.stop()  # leaves the last frame on the screen
         if self._picture is not None and self._best[1]:
-            with naming(self._picture):
-                self._picture.write_text(self._best[1], encoding="utf-8")
+            try:
+                with naming(self._picture):
+                    self._picture.write_text(self._best[1], encoding="utf-8")
+            except OSError:
+                if error is None:  # else what ended the run is what there is to tell
+                    raise
 
     def __call__(self, event: Event) -> None:
         """Take in one event of the run."""

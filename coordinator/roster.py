@@ -128,7 +128,13 @@ async def assemble(
     try:
         check_unique(found)
         matches, strangers = match(federation.nodes(), found)  # introductions() says who is missing
-        nodes = [gate.node(spec, board) for spec, board in matches if board is not None]
+        nodes = []
+        for spec, board in matches:
+            if board is not None:
+                try:
+                    nodes.append(gate.node(spec, board))
+                except AuthenticationError as error:  # who is not believed ends no run
+                    refused[board.port] = error
         opened = await asyncio.gather(*map(gate.opened, nodes))
     except BaseException:
         await asyncio.gather(*(each.session.close() for each in found))
@@ -165,8 +171,8 @@ class _Gate:
         return LinkNode(spec.name, plan, way, self.observer, self.pace, samples)
 
     def _check(self, spec: NodeSpec, found: Found) -> None:
-        check(found, self.plans[spec.board], self.federation.path, spec.name)
         check_trust(found, spec, self.keys, self.insecure)
+        check(found, self.plans[spec.board], self.federation.path, spec.name)
 
     async def opened(self, node: LinkNode) -> LinkError | None:
         """Open a node; return why it cannot take part: one that has a key which is not here refuses everything."""

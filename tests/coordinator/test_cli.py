@@ -158,7 +158,8 @@ def _descendants(kind: type[errors.TierfedError]) -> set[type[errors.TierfedErro
 
 
 def test_an_os_error_names_its_file() -> None:
-    assert errors.sentence(OSError(28, "No space left on device", "runs/x")) == "runs/x: No space left on device"
+    full = errors.sentence(OSError(28, "No space left on device", "runs/x"))
+    assert full == "runs/x: No space left on device; make room, then do the same again (a run goes on with --resume)"
 
 
 def test_ctrl_c_ends_with_its_own_code(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
+from coordinator.errors import RunFileError
 from coordinator.events import (
     Evaluated,
     Event,
@@ -189,6 +190,18 @@ def test_a_run_that_never_came_to_its_last_round_has_no_picture(tmp_path: Path) 
         for event in _upto(RoundAggregated):
             watcher(event)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_cannot_be_written_does_not_hide_what_ended_the_run(tmp_path: Path) -> None:
+    for ending in (None, RunFileError("the disk is full")):
+        with (
+            pytest.raises(OSError if ending is None else RunFileError),
+            Watcher(Console(file=io.StringIO()), tmp_path) as watcher,
+        ):
+            for event in RUN:
+                watcher(event)
+            if ending:
+                raise ending
 
 
 def test_a_picture_fetches_nothing() -> None:

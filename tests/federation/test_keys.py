@@ -14,22 +14,24 @@ import pytest
 from coordinator import federation, runs
 from coordinator.emulation import Twins
 from coordinator.errors import exit_code
+from coordinator.events import Event, PortRefused
 from coordinator.federation import Federation
 from coordinator.keys import keyed_nodes, load_key, make_keys
 from coordinator.link.errors import AuthenticationError
 from coordinator.results import Summary
+from tests.federation.support import free_port, twin_on_tcp
 from tests.federation.world import World
 
 pytestmark = pytest.mark.e2e
 NAMES = ["megaatmega2560-1", "esp32dev-1", "esp32dev-2", "uno_r4_minima-1"]
 
 
-def described(world: World, folder: Path) -> Federation:
+def described(world: World, folder: Path, least: int = 4) -> Federation:
     """Return the federation in a folder of its own, whose keys are nobody else's."""
     folder.mkdir()
     for name in ("model.py", "data.npz"):
         shutil.copy(world.folder / name, folder)
-    return federation.load(Path(shutil.copy(world.describe(rounds=1, min_nodes=4).path, folder / "f.toml")))
+    return federation.load(Path(shutil.copy(world.describe(rounds=1, min_nodes=least).path, folder / "f.toml")))
 
 
 @asynccontextmanager
@@ -93,3 +95,21 @@ def test_who_is_refused_and_what_it_is_told(world: World, tmp_path: Path, before
     error = asyncio.run(play())
     assert re.search(r"^/dev/pts/\d+: .*" + words, str(error)), error
     assert exit_code(error) == 14
+
+
+def test_who_is_not_believed_ends_no_run(world: World, tmp_path: Path) -> None:
+    mine, place = described(world, tmp_path / "f", least=3), free_port()
+    make_keys(mine, ["esp32dev-1"])
+    events: list[Event] = []
+
+    async def play() -> Summary:
+        async with (
+            twins(world, mine, tmp_path) as ports,
+            twin_on_tcp(world, tmp_path / "shards" / "esp32dev-1.tfs", place, "00000000000000aa"),
+        ):
+            ports[1] = f"socket://127.0.0.1:{place}"
+            return await runs.run(mine, ports, tmp_path / "run", observer=events.append)
+
+    assert [node.rounds_answered for node in asyncio.run(play()).nodes] == [1, 0, 1, 1]
+    told = [event.reason for event in events if isinstance(event, PortRefused)]
+    assert "00000000000000aa is no board of esp32dev-1, which has a key; flash it with that" in told[0]
