@@ -28,6 +28,7 @@ PATIENCE_FACTOR = 4.0
 PATIENCE_SECONDS = 30.0
 # A node that is lost is waited for while others work or are needed, and for as long as it takes to put a plug back.
 GRACE_SECONDS = 10.0
+RETURN_SECONDS = 2.0  # of every later round: it may be there again
 LOOK_SECONDS = 0.25
 
 
@@ -211,13 +212,14 @@ async def _hurry(
     """Once all that are still asked are lost, and there are enough answers without them, wait for each no longer than
     the grace."""
     clock = asyncio.get_running_loop().time
+    returned = clock() + RETURN_SECONDS
     while waiting := {task: node for node, task in zip(nodes, tasks, strict=True) if not task.done()}:
         answers = sum(task not in waiting and task.result() is not None for task in tasks)
         losses = [(loss, timers[node.name]) for node in waiting.values() if (loss := node.lost) is not None]
         if answers >= least and len(losses) == len(waiting):
             for loss, timer in losses:
                 now, end = clock(), timer.when()
-                if now >= loss.since + GRACE_SECONDS and end is not None and end > now:
+                if now >= max(loss.since + GRACE_SECONDS, returned) and end is not None and end > now:
                     timer.reschedule(now)
         await asyncio.wait(waiting, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
 
