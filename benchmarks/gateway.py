@@ -102,29 +102,30 @@ def wires(program: Path, nodes: int, baud: int) -> Iterator[str]:
 async def exchange(url: str, nodes: int, baud: int, seconds: float) -> tuple[list[Phase], int]:
     """Return both phases of at least `seconds`, and the frames that were sent again. Raises LinkError."""
     sessions = [Session(open_port(url, baud)) for _ in range(nodes)]
-    blob = random.Random(1).randbytes(BLOB)
+    blobs = [random.Random(seed).randbytes(BLOB) for seed in range(2)]
     await asyncio.gather(*(session.hello() for session in sessions))
-    await asyncio.gather(*(session.send(TransferKind.WEIGHTS, 1, blob) for session in sessions))
-    phases = [await _phase(sessions, blob, baud, seconds, odd) for odd in range(2)]
+    await asyncio.gather(*(session.send(TransferKind.WEIGHTS, 1, blobs[0]) for session in sessions))
+    phases = [await _phase(sessions, blobs, baud, seconds, odd) for odd in range(2)]
     again = sum(session.stats.retransmissions for session in sessions)
     await asyncio.gather(*(session.close() for session in sessions))
     return phases, again
 
 
-async def _phase(sessions: Sequence[Session], blob: bytes, baud: int, seconds: float, odd: int) -> Phase:
-    """Send to each second node, the first or the second, and fetch from the others."""
+async def _phase(sessions: Sequence[Session], blobs: Sequence[bytes], baud: int, seconds: float, odd: int) -> Phase:
+    """Send to each second node, the first or the second, and fetch from the others. The blobs take turns: one that a
+    node holds already is not moved again."""
     began, cpu = time.perf_counter(), time.process_time()
 
     async def keep_going(node: int, session: Session) -> float:
-        moved = 0
+        turn = 0
         while (passed := time.perf_counter() - began) < seconds:
             if node % 2 == odd:
-                await session.send(TransferKind.WEIGHTS, 1, blob)
-            elif (await session.fetch(1, Encoding.WEIGHTS))[1] != blob:
+                await session.send(TransferKind.WEIGHTS, 1, blobs[(turn + 1) % 2])
+            elif (await session.fetch(1, Encoding.WEIGHTS))[1] not in blobs:
                 raise LinkError(f"{session.name}: another blob came back")
-            moved += len(blob)
+            turn += 1
         passed = time.perf_counter() - began
-        return moved * BITS_A_BYTE / baud / passed
+        return turn * BLOB * BITS_A_BYTE / baud / passed
 
     goodput = await asyncio.gather(*(keep_going(node, session) for node, session in enumerate(sessions)))
     return Phase(goodput, time.perf_counter() - began, time.process_time() - cpu)

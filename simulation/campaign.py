@@ -95,13 +95,9 @@ def tabulate(found: Sequence[Verdict]) -> list[dict[str, int | str]]:
 
 def show(rows: Sequence[dict[str, int | str]]) -> None:
     """Print the table."""
-    from rich.console import Console
-    from rich.table import Table
+    from coordinator.cli.options import print_table
 
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
+    print_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
