@@ -88,7 +88,7 @@ class Channel:
             self._heard = self.loop.time()
         self.stats.bytes_up += len(data)
         self.stats.frames_rejected += self._decoder.rejected - before
-        touched: set[Waiter] = set()
+        touched: dict[Waiter, None] = {}  # in the order of their frames, which a set would not keep
         for frame in frames:
             waiter = self._waiting.get(frame.transfer)
             if waiter is None:
@@ -97,7 +97,7 @@ class Channel:
                 waiter.fail(self._node_error(frame))
             else:
                 waiter.handle(frame)
-                touched.add(waiter)
+                touched[waiter] = None
         for waiter in touched:
             waiter.settle()
         if self._decoder.text:
