@@ -52,10 +52,14 @@ def keyed_nodes(federation: Federation) -> dict[str, Path]:
     return {name: path for name, path in files.items() if path is not None}
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO would wait for somebody to write
+
+
 def load_key(path: Path) -> bytes:
     """Return the key in a file, 32 bytes. Raises KeyFileError; what is in the file is in no message."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             mode = os.fstat(file.fileno()).st_mode & 0o777
             text = file.read(DIGITS + 3)
     except OSError as error:

@@ -5,6 +5,7 @@ A frame is at most 254 bytes before COBS, so that one block always holds a run w
 
 from __future__ import annotations
 
+import re
 import struct
 from binascii import crc_hqx
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from codegen.protocol import FRAME_OVERHEAD, MTU_MAX
 _ENCODED_MAX = MTU_MAX + FRAME_OVERHEAD - 1  # bytes of the longest frame, without its delimiter
 _CODES = tuple(bytes((length + 1,)) for length in range(255))  # COBS code of a run of `length` bytes
 _HEADER = struct.Struct("<BBH")
+_COLOURS = re.compile(rb"\x1b\[[0-9;]*m")  # with which ESP-IDF writes its boot messages
 
 
 class Frame(NamedTuple):
@@ -66,7 +68,7 @@ def decode(data: bytes) -> Frame | None:
 
 def _lines(garbage: bytes) -> list[str]:
     """Return the lines of text in bytes that are no frame: a board's boot messages."""
-    ended = garbage.replace(b"\r", b"\n").split(b"\n")[:-1]
+    ended = _COLOURS.sub(b"", garbage).replace(b"\r", b"\n").split(b"\n")[:-1]
     text = (line.decode("ascii", errors="replace").strip() for line in ended)
     return [line for line in text if len(line) > 3 and line.isprintable() and line.isascii()]
 

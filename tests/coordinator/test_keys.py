@@ -130,6 +130,11 @@ def bare(path: Path) -> None:
     path.chmod(0o600)
 
 
+def piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
 def looped(path: Path) -> None:
     path.unlink()
     path.symlink_to(path)
@@ -148,6 +153,7 @@ BAD: list[tuple[str, Callable[[Path], object], str]] = [
     ),
     ("others", lambda path: path.chmod(0o604), r"mode 0604"),
     ("gone", lambda path: path.unlink(), "No such file"),
+    ("pipe", piped, "is no key"),
     ("loop", looped, "Too many levels of symbolic links"),
 ]
 

@@ -319,7 +319,7 @@ def test_what_a_node_says_unasked_is_passed_on(peer: Peer) -> None:
         errors: list[int] = []
         session.on_status, session.on_log = states.append, lines.append
         session.on_error = lambda error: errors.append(error.code)
-        boot = b"ets Jul 29 2019 12:21:46\r\n\r\nrst:0x1 (POWERON_RESET)\r\n\x80\xfe\n"
+        boot = b"ets Jul 29 2019 12:21:46\r\n\r\n\x1b[0;32mI (29) boot: v5.1\x1b[0m\r\n\x80\xfe\n"
         port.say(boot + encode(FrameType.STATUS, 0, 0, STATUS.encode()))  # the frame is lost with the text
         port.say(encode(FrameType.STATUS, 0, 0, STATUS.encode()))
         port.say(encode(FrameType.STATUS, 9, 0, STATUS.encode()))  # a late answer
@@ -332,7 +332,7 @@ def test_what_a_node_says_unasked_is_passed_on(peer: Peer) -> None:
 
     states, lines, errors = with_session(port, work)
     assert states == [STATUS]
-    assert lines[:2] == ["ets Jul 29 2019 12:21:46", "rst:0x1 (POWERON_RESET)"]
+    assert lines[:2] == ["ets Jul 29 2019 12:21:46", "I (29) boot: v5.1"]
     assert lines[2].startswith("(malformed: STATUS of 5 bytes")
     assert lines[3:] == ["hello"]
     assert errors == [ErrorCode.NOT_FINITE]
