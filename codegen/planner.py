@@ -351,7 +351,7 @@ def _ram_parts(
         **{array.name: array.bytes for array in arrays if array.section != "flash"},
         # firmware/node/training.c: for each class a float, or 16 bits
         "adjustment": (2 if training.kernel == "fixed" else 4) * graph.classes,
-        "link": (1 if arena >= frame else 2) * frame + 2 * training.window,  # to receive; and, if not there, to send
+        "link": (1 if arena >= frame else 2) * frame + training.window,  # to receive; and, if not there, to send
         **({"key": KEY_STATE + (0 if hash_in_arena else HASH_STATE)} if keyed else {}),
         **({source: samples[source]} if source in samples else {}),
         "framework": training.framework_ram,

@@ -115,7 +115,7 @@ def test_parts_make_the_whole() -> None:
         "model_weights": 3576,
         "model_arena": 3184,
         "adjustment": 40,
-        "link": (72 + 8) + 2 * 4,
+        "link": (72 + 8) + 4,
         "framework": 100,
         "stack": 50,
     }
@@ -140,7 +140,7 @@ def test_fixed_point_brings_the_uno_in_and_the_mega_up() -> None:
         "model_shape": 22,
         "adjustment": 2 * 10,
     }
-    assert uno.ram_limit - uno.ram >= 128
+    assert uno.ram_limit - uno.ram >= 64  # chunks of 120 bytes have the rest: the Uno's wire is 93 % content
     assert mega.ram_parts["model_weights"] == 8 + 2 * 2210
 
 

@@ -1,5 +1,6 @@
 """Which port is whose, and what is offered to be flashed."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -74,9 +75,10 @@ def test_a_silent_port_is_offered_to_a_missing_node(monkeypatch: pytest.MonkeyPa
     ]
     monkeypatch.setattr(desk, "list_ports", lambda: found)
     made = offers(federation, specs, ["/dev/a", "/dev/b", "/dev/c"])
+    where = f"--federation {shlex.quote(str(federation.path))}"
     assert made == {
-        "/dev/b": f"coordinator flash megaatmega2560-1 --port /dev/b --federation {federation.path}",
-        "/dev/a": f"coordinator flash uno-1 --port /dev/a --federation {federation.path}",
+        "/dev/b": f"coordinator flash megaatmega2560-1 --port /dev/b {where}",
+        "/dev/a": f"coordinator flash uno-1 --port /dev/a {where}",
     }
     assert offers(federation, [], ["/dev/a"]) == offers(federation, specs, []) == {}
-    assert Path(made["/dev/a"].split()[-1]).is_file()
+    assert Path(shlex.split(made["/dev/a"])[-1]).is_file()

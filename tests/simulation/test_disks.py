@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.aggregation import Weights
-from coordinator.errors import RunFileError, exit_code
+from coordinator.errors import HINTS, RunFileError, exit_code
 from coordinator.events import NodeFailed, NodeLost
 from simulation.clock import VirtualLoop, run_virtually
 from simulation.faults import Fault
@@ -57,7 +57,7 @@ def test_a_disk_that_fails_at_any_write_is_said_of_the_file(
         sentence, last = ending.parts
         assert last == ""
         name, _, why = sentence.removeprefix(f"{tmp_path / str(at) / 'run'}/").partition(": ")
-        assert why == os.strerror(error)
+        assert why == os.strerror(error) + HINTS[error]
         said.add(name)
     assert said == set(WRITES)
     assert exit_code(OSError(error, os.strerror(error))) == RunFileError.exit_code == 10

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from coordinator import roster, rounds, runs
+from coordinator.errors import HINTS
 from coordinator.events import (
     Event,
     NodeAnswered,
@@ -136,7 +137,10 @@ def test_a_disk_that_is_full_when_a_stranger_is_met_is_said(small: World, tmp_pa
         other = spare(play, small, folder, 0, uid="00000000000000ff")
         play.when_training(ESP, partial(replace, play, other))
         ending = play.hold()
-        assert ending.parts == [f"{folder / 'run' / 'run' / 'journal.jsonl'}: {os.strerror(errno.ENOSPC)}", ""], at
+        assert ending.parts == [
+            f"{folder / 'run' / 'run' / 'journal.jsonl'}: {os.strerror(errno.ENOSPC)}{HINTS[errno.ENOSPC]}",
+            "",
+        ], at
 
 
 def test_a_board_with_other_firmware_ends_its_own_part_alone(

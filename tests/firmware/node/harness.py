@@ -75,11 +75,12 @@ class Build:
     include: Path
     mtu: int = 72
     window: int = 4
+    rates: tuple[int, int] = (250_000, 500_000)  # at boot, and the fastest
 
     @property
     def flags(self) -> tuple[str, ...]:
         defines = (f"-DLINK_MTU={self.mtu}", f"-DLINK_WINDOW={self.window}", "-DFIRMWARE_HASH=0xF00D1234UL")
-        rates = ("-DLINK_BAUD=250000", "-DLINK_BAUD_MAX=500000")
+        rates = (f"-DLINK_BAUD={self.rates[0]}", f"-DLINK_BAUD_MAX={self.rates[1]}")
         return (f"-I{FIRMWARE}", f"-I{self.include}", *defines, *rates)
 
     @property

@@ -8,6 +8,7 @@ from tests.firmware.conftest import FIRMWARE
 
 STAND_INS = Path(__file__).with_name("stand_ins")
 PORT = tuple(sorted((FIRMWARE / "ports" / "arduino").rglob("*.cpp")))
+RATES = (115_200, 1_000_000)  # at boot, and the fastest
 ESP32 = "ARDUINO_ARCH_ESP32"
 # name: folder in stand_ins, and the defines that PlatformIO's build of the core makes
 CORES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -22,7 +23,6 @@ CORES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def flags_for(core: str) -> tuple[str, ...]:
-    """Return what the compiler is told for the port on a core."""
+    """Return what the compiler is told for the port on a core, besides the link's sizes and rates."""
     folder, defines = CORES[core]
-    defines = ("LINK_BAUD=115200", "LINK_BAUD_MAX=1000000", *defines)
     return (f"-I{FIRMWARE}", f"-I{STAND_INS / folder}", *(f"-D{define}" for define in defines))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from tests.firmware.node.harness import (
     setup,
     shard,
 )  # fmt: skip
-from tests.firmware.ports.cores import CORES, PORT, flags_for
+from tests.firmware.ports.cores import CORES, PORT, RATES, flags_for
 
 HERE = Path(__file__).parent
 UARTS = ("nrf5", "esp32")
@@ -114,7 +115,7 @@ class Board:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Build:
     folder = tmp_path_factory.mktemp("arduino")
     (folder / "shard.h").write_text(shard_header(shard(), "shard"))
-    return build("fixed", folder)
+    return replace(build("fixed", folder), rates=RATES)
 
 
 @pytest.fixture(params=CORES)
@@ -125,7 +126,7 @@ def core(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def board(core: str, built: Build, compile_program: CompileProgram, tmp_path: Path) -> Board:
     sources = (*NODE, *sorted((FIRMWARE / "ports" / "common").glob("*.c")))
-    flags = ("-O2", "-fPIC", *built.flags, "-DLINK_BAUD=115200")
+    flags = ("-O2", "-fPIC", *built.flags)
     node = compile_program(sources, (*flags, "-r", "-nostdlib"))
     parts = (*PORT, HERE / "board.cpp", HERE / "world.cpp", node)
     flags = ("-O1", "-fPIC", "-shared", "-DSTAND_IN_RUNS", *built.flags, *flags_for(core))
