@@ -25,6 +25,7 @@ SHIFTS = 2  # bytes a layer at each width: its output's scale and its gradient's
 INPUT_BYTES = 256  # what each byte of a sample is worth in fixed point
 NEAR_FLASH = 60_000  # bytes of constants that AVR's short instructions reach beside the vectors and the sizes of layers
 FLASH_ERROR = 0.02  # by how much of itself a program may exceed its plan: what tests hold images to
+LEAST_PROXY = 20  # images that are worth being rehearsed
 POSITION_BYTES = 4  # in front of a streamed sample
 STREAM_STATE = 36  # firmware/node/: a transfer under way beside that of the weights, and how many samples there are
 KEY_STATE = 71  # firmware/node/authentication.c: nonces, the session's key, a count
@@ -62,6 +63,7 @@ class Training:
     sources: Mapping[str, SampleSource] = field(default_factory=dict)  # of each board's samples, by its id, but flash
     samples_per_node: int = 0  # that a board with a sensor keeps
     keyed: frozenset[str] = frozenset()  # boards, by their ids, of nodes that have a key
+    proxy: int = 0  # unlabelled images that a board rehearses, if it has room for so many
 
     @property
     def input_scale(self) -> float:
@@ -103,6 +105,7 @@ class Plan:
     ram_parts: dict[str, int]  # arrays by name, and adjustment, link, framework, stack
     flash: int
     reason: str = ""  # why it does not fit, and which tier would
+    proxy: int = 0  # unlabelled images that it holds, to be rehearsed
 
     @property
     def kernel(self) -> str:
@@ -276,8 +279,21 @@ def _plan(board: Board, graph: Graph, ordered: Sequence[Tier], tier: Tier, train
                 board, own, widths, graphs, training, accumulates, keeps_origin, tuple(arrays), parts, flash
             )  # fmt: skip
             if found.fits:
-                return found
+                return _with_proxy(found)
     return found
+
+
+def _with_proxy(found: Plan) -> Plan:
+    """Return the plan with as many of the proxy images as there is room for, and their soft targets."""
+    graph, wide = found.sub_model.graph, 2 if found.kernel == "fixed" else 4
+    free_ram = found.ram_limit - found.ram - wide * graph.classes
+    free_flash = samples_that_fit(found.board, graph.features, (found.flash_limit - found.flash) // 2)
+    count = min(found.training.proxy, max(0, free_ram) // graph.classes, free_flash)
+    if count < LEAST_PROXY:
+        return found
+    array = Array("model_targets", count * graph.classes, "ram")
+    parts = {**found.ram_parts, array.name: array.bytes, "soft": wide * graph.classes}
+    return replace(found, proxy=count, arrays=(*found.arrays, array), ram_parts=parts)
 
 
 def _own_and_narrower(graph: Graph, ordered: Sequence[Tier], tier: Tier) -> tuple[Tier, ...]:

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Self, get_args, get_type_hints
 
 from boards import MTU_RANGE, WINDOW_RANGE
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 MTU_MIN, MTU_MAX = MTU_RANGE[0], MTU_RANGE[-1]
 WINDOW_MAX = WINDOW_RANGE[-1]
 FRAME_OVERHEAD = 8  # bytes of a frame on top of its payload
@@ -277,6 +277,7 @@ class Setup(Message):
     batch: u8
     encoding: u8  # wanted for the update
     nested: u8  # 1: train every narrower width as well
+    rehearsals: u8 = 0  # times that each proxy image the node holds is trained on in an epoch
 
 
 @dataclass(frozen=True)

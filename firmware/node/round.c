@@ -64,7 +64,7 @@ void round_status(uint8_t transfer)
         .round = node.setup.round,
         .boot = port_boot_id(),
         .done = trained ? training_done() : 0,
-        .total = node.setup.epochs * samples_count(),
+        .total = node.setup.epochs * training_epoch_length(&node.setup),
         .loss = trained ? training_loss() : 0.0f,
         .rejected = wire_rejected(),
         .saturated = trained ? training_saturated() : 0,

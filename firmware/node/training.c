@@ -13,6 +13,7 @@ training_logit training_adjustment[MODEL_CLASSES];
 static struct {
     const struct message_setup *setup;
     uint32_t position; /* in this epoch */
+    uint32_t own;      /* of them, the node's own samples */
     uint32_t done;
     uint32_t sample;
     float loss;
@@ -54,20 +55,61 @@ void training_begin(const struct message_setup *setup)
 #endif
 }
 
+uint32_t training_epoch_length(const struct message_setup *setup)
+{
+    return samples_count() + (uint32_t)setup->rehearsals * MODEL_PROXY;
+}
+
+#if MODEL_PROXY > 0
+#if MODEL_FIXED
+static uint16_t soft[MODEL_CLASSES];
+#else
+static float soft[MODEL_CLASSES];
+#endif
+
+/* Unpack the soft targets of a proxy image; returns what it counts, the square of the largest: an ensemble that is not
+ * sure teaches little. */
+static float rehearse(uint32_t proxy)
+{
+    const uint8_t *target = model_targets[proxy];
+    uint8_t largest = 0;
+    for (uint16_t c = 0; c < MODEL_CLASSES; c++) {
+#if MODEL_FIXED
+        soft[c] = (uint16_t)((uint32_t)target[c] * (2 * FIXED_SHARE_ONE / UINT8_MAX + 1) >> 1);
+#else
+        soft[c] = (float)target[c] * (1.0f / UINT8_MAX);
+#endif
+        largest = target[c] > largest ? target[c] : largest;
+    }
+    const float sure = (float)largest * (1.0f / UINT8_MAX);
+    return sure * sure;
+}
+#endif
+
 /* Forward, loss and backward at each width wanted; false if a loss is not finite. */
-static bool backprop(const uint8_t *bytes, uint16_t label, float *loss)
+static bool backprop(uint32_t index, float *loss)
 {
     const struct message_setup *setup = training.setup;
+    uint16_t label = 0;
+    const uint8_t *bytes = samples_get(index, &label);
+    float weight = 1.0f;
 #if MODEL_FIXED
     const struct engine_sample sample = {.bytes = bytes}; /* what they are worth is compiled in */
-    const struct fixed_target target = {label, NULL, training_adjustment, 256};
+    struct fixed_target target = {label, NULL, training_adjustment, 256};
     fixed_seed(hash32(setup->seed + training.done));
 #else
     const struct engine_sample sample = {bytes, MODEL_INPUT_SCALE, MODEL_INPUT_OFFSET};
-    const struct engine_target target = {label, NULL, training_adjustment, 1.0f, 1.0f};
+    struct engine_target target = {label, NULL, training_adjustment, 1.0f, 1.0f};
+#endif
+#if MODEL_PROXY > 0
+    if (index >= samples_count()) {
+        weight = rehearse(index - samples_count());
+        target.soft = soft;
+        target.adjustment = NULL; /* the proxy images are not of the node's labels */
+    }
 #endif
     /* Without a gradient buffer each sample is a step of its own, so small that a batch of them is one step. */
-    const float scale = MODEL_ACCUMULATES ? 1.0f : setup->learning_rate / (float)setup->batch;
+    const float scale = weight * (MODEL_ACCUMULATES ? 1.0f : setup->learning_rate / (float)setup->batch);
     const uint8_t widths = setup->nested ? MODEL_WIDTHS : 1;
     for (uint8_t width = 0; width < widths; width++) {
         const float at_width = model_backprop(width, &sample, &target, scale);
@@ -96,18 +138,24 @@ static void step(bool epoch_ends)
 enum training_result training_step(void)
 {
     const struct message_setup *setup = training.setup;
-    uint16_t label = 0;
-    training.sample = training_order(setup->seed, training.epoch, training.position, samples_count());
-    const uint8_t *bytes = samples_get(training.sample, &label);
+    const uint32_t own = samples_count(), length = training_epoch_length(setup);
+    const uint32_t turn = training_order(setup->seed, training.epoch, training.position, length);
+#if MODEL_PROXY > 0
+    training.sample = turn < own ? turn : own + (turn - own) % MODEL_PROXY;
+#else
+    training.sample = turn;
+#endif
     float loss = 0.0f;
-    if (!backprop(bytes, label, &loss)) {
+    if (!backprop(training.sample, &loss)) {
         return TRAINING_NOT_FINITE;
     }
     training.position++;
     training.done++;
-    /* A running mean, not a sum: it stays exact enough however long the epoch is. */
-    training.loss += (loss - training.loss) / (float)training.position;
-    const bool epoch_ends = training.position == samples_count();
+    if (turn < own) { /* a running mean, not a sum: it stays exact enough however long the epoch is */
+        training.own++;
+        training.loss += (loss - training.loss) / (float)training.own;
+    }
+    const bool epoch_ends = training.position == length;
 #if MODEL_ACCUMULATES
     step(epoch_ends);
 #endif
@@ -118,7 +166,7 @@ enum training_result training_step(void)
     if (training.epoch == setup->epochs) {
         return TRAINING_FINISHED;
     }
-    training.position = 0;
+    training.position = training.own = 0;
     training.loss = 0.0f;
     return TRAINING_GOING;
 }

@@ -30,6 +30,8 @@ void training_begin(const struct message_setup *setup);
 /* One sample at every width wanted; where the plan has a gradient buffer, a step at the end of every batch. */
 enum training_result training_step(void);
 
+/* Turns of an epoch: the node's own samples, and the proxy images as often as they are rehearsed. */
+uint32_t training_epoch_length(const struct message_setup *setup);
 uint32_t training_done(void);      /* samples so far, all epochs */
 uint32_t training_sample(void);    /* the last one trained on */
 float training_loss(void);         /* running mean of this epoch at the node's own width */

@@ -1,0 +1,57 @@
+"""Generated code, the engine and the node's training, compiled for this machine into a shared library."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from boards import PROJECT_ROOT
+from codegen.header import model_header
+from codegen.planner import Plan
+from codegen.protocol_header import protocol_header
+from coordinator.errors import TierfedError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FIRMWARE = PROJECT_ROOT / "firmware"
+SOURCES = ("node/training.c", "node/samples.c", "ports/inprocess/inprocess.c")
+FLAGS = ("-std=c99", "-O2", "-shared", "-fPIC", "-ffp-contract=off")
+
+
+class CompilerError(TierfedError):
+    """There is no C compiler, or it fails; the sentence says what to install."""
+
+
+def load(plan: Plan, weights: Sequence[np.ndarray]) -> ctypes.CDLL:
+    """Return a plan's code, compiled with the frozen ones of the global `weights`; a copy of its own each time, because
+    its state is static. Raises CompilerError."""
+    with tempfile.TemporaryDirectory(prefix="tierfed-") as folder:
+        path = Path(folder) / "library.so"
+        path.write_bytes(_compiled(model_header(plan, weights)))
+        return ctypes.CDLL(str(path))
+
+
+@cache
+def _compiled(header: str) -> bytes:
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise CompilerError("no C compiler was found; expected cc, gcc or clang: apt-get install gcc libc6-dev")
+    sources = [*sorted((FIRMWARE / "engine").glob("*.c")), *(FIRMWARE / name for name in SOURCES)]
+    with tempfile.TemporaryDirectory(prefix="tierfed-") as name:
+        folder = Path(name)
+        (folder / "model.h").write_text(header, encoding="utf-8")
+        (folder / "protocol.h").write_text(protocol_header(), encoding="utf-8")
+        path = folder / "library.so"
+        command = [compiler, *FLAGS, f"-I{folder}", f"-I{FIRMWARE}", *map(str, sources), "-o", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise CompilerError(f"{compiler} cannot compile the engine for this machine:\n{done.stderr}")
+        return path.read_bytes()
