@@ -25,3 +25,8 @@ def make_peer(compile_shared: CompileShared, tmp_path_factory: pytest.TempPathFa
         return Peer(compile_shared(SOURCES, ("-O2", *peer_flags(folder, mtu, window))))
 
     return make
+
+
+@pytest.fixture
+def peer(make_peer: MakePeer) -> Peer:
+    return make_peer(120, 8)
