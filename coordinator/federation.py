@@ -38,9 +38,18 @@ MAX_NODES = 10_000
 MAX_FILE = 1 << 20  # bytes; a federation file is a page, and anything larger is not one
 
 Split = Literal["iid", "dirichlet", "shards", "owner"]
+Method = Literal["auto", "substructure", "distillation", "hybrid"]
 Name = Annotated[str, Field(pattern=FILE_NAME)]
 TierName = Annotated[str, Field(pattern=TIER_NAME)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+BUILT: dict[tuple[str, ...], tuple[Any, ...]] = {  # what there is of a key's values, while there is not all
+    ("proxy", "images"): (0,),
+    ("aggregation", "weights"): ("samples",),
+    ("aggregation", "robust"): ("none",),
+    ("aggregation", "server"): ("none",),
+    ("aggregation", "average"): (0.0,),
+}
 
 
 @dataclass(frozen=True)
@@ -120,13 +129,30 @@ class Training(Table):
         return self.learning_rate * self.learning_rate_decay ** (round_number - 1)
 
 
-class Aggregation(Table):
-    """`[aggregation]`: how updates become one model."""
+class Proxy(Table):
+    """`[proxy]`: unlabelled images that all share, and what is done with them. Without the table there are none."""
 
-    method: Literal["substructure"] = "substructure"
+    images: Annotated[int, Field(ge=0, le=65_535)] = 200
+    path: Annotated[str, Field(min_length=1)] | None = None  # None: training images of [data] that no node holds
+    rehearsals: Annotated[int, Field(ge=0, le=255)] = 2  # of each image in an epoch of a node
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 20  # of the distillation
+    learning_rate: Positive = 0.001  # of the distillation
+
+
+class Aggregation(Table):
+    """`[aggregation]`: how updates become one model. method auto: hybrid if there is a proxy set, or substructure."""
+
+    method: Method = "auto"
     select: Select = "prefix"
     min_nodes: Annotated[int, Field(ge=1, le=MAX_NODES)] = 1
     quarantine: Annotated[int, Field(ge=0, le=65_535)] = 3  # refused updates; 0: nobody, nor is plausibility judged
+    weights: Literal["samples", "inverse_loss", "uniform"] = "samples"
+    robust: Literal["none", "clip", "median", "trimmed_mean", "krum"] = "none"
+    faulty: Annotated[float, Field(ge=0, lt=0.5)] = 0.2  # share of the nodes that trimmed_mean and krum reckon with
+    server: Literal["none", "momentum", "adam"] = "none"
+    server_learning_rate: Positive | None = None  # None: 1 for momentum, 0.01 for adam
+    server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the running mean of the weights: what it keeps in a round
 
 
 class Link(Table):
@@ -170,6 +196,7 @@ class Federation(Table):
     tiers: dict[TierName, Width] = dict(DEFAULT_TIERS)
     data: Data
     training: Training = Training()
+    proxy: Proxy = Proxy(images=0)
     aggregation: Aggregation = Aggregation()
     link: Link = Link()
     entries: Annotated[tuple[Nodes, ...], Field(alias="nodes", min_length=1)]
@@ -199,6 +226,17 @@ class Federation(Table):
                     ("nodes", index, "source"),
                     f"is {entry.source!r}, but an earlier {entry.board} has {first!r}; expected one source a board",
                 )
+        if self.aggregation.method in ("distillation", "hybrid") and not self.proxy.images:
+            raise At(
+                ("aggregation", "method"),
+                f"is {self.aggregation.method!r}, which distils on a proxy set; expected a [proxy] table with images",
+            )
+        for loc, built in BUILT.items():
+            found: Any = self
+            for key in loc:
+                found = getattr(found, key)
+            if found not in built:
+                raise At(loc, f"is {found!r}, which is not built yet; expected {built[0]!r}")
         least, most = self.aggregation.min_nodes, len(self.nodes())
         if least > most:
             raise At(("aggregation", "min_nodes"), f"is {least}; expected at most {most}, the number of nodes")

@@ -143,6 +143,18 @@ SLIPS = [
     ("  4, 4]", "  0, 4]", 9, "or a list of channel counts, at least 1 each"),
     ("micro =", "Micro-2 =", 9, "tiers: 'Micro-2' is no name; expected at most 12 small letters"),
     ("min_nodes = 2", "min_nodes = 4", 24, "aggregation.min_nodes is 4; expected at most 3, the number of nodes"),
+    (
+        "min_nodes = 2",
+        'method = "hybrid"',
+        24,
+        "aggregation.method is 'hybrid', which distils on a proxy set; expected a [proxy] table with images",
+    ),
+    ("min_nodes = 2", 'method = "hybird"', 24, 'did you mean "hybrid"?'),
+    ("min_nodes = 2", 'robust = "krum"', 24, "aggregation.robust is 'krum', which is not built yet; expected 'none'"),
+    ("min_nodes = 2", "average = 1", 24, "aggregation.average is 1; expected less than 1"),
+    ("[aggregation]", "[proxy]\nrehearsals = 256\n[aggregation]", 24, "proxy.rehearsals is 256; expected 255 or less"),
+    ("[aggregation]", "[proxy]\nimages = -1\n[aggregation]", 24, "proxy.images is -1; expected 0 or more"),
+    ("[aggregation]", "[proxy]\npath = 3\n[aggregation]", 24, "proxy.path is 3; expected text in quotes"),
     ('"desk"', '"esp32dev-1"', 31, "nodes[2].name is 'esp32dev-1', as of another node"),
     ('"desk"', '"../desk"', 31, 'nodes[2].name is "../desk"; expected at most 63 letters'),
     ('"desk"', '"\\u001b[2J"', 31, 'nodes[2].name is "\\x1b[2J"; expected at most 63'),  # no command to a terminal
