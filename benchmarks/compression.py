@@ -40,6 +40,7 @@ from coordinator.results import Inputs, load
 from coordinator.rounds import Order, Update, run_round
 from coordinator.runs import round_settings
 from coordinator.shares import Share, deal
+from coordinator.state import State
 
 EXAMPLE = PROJECT_ROOT / "examples" / "mnist" / "federation.toml"
 FLOAT32, ROUNDED, FEEDBACK, WEIGHTS = WAYS = ("float32", "8 bits", "with feedback", "8-bit weights")
@@ -139,12 +140,12 @@ class Workshop:
 def accuracies(described: Federation, way: str, workshop: Workshop) -> dict[str, float]:
     """Run a federation to its end and return each tier's accuracy, per cent. Raises TierfedError and ToolError."""
     inputs = load(described)
-    weights, settings, members = inputs.weights, round_settings(described), workshop.members(inputs, way)
+    state, settings, members = State(inputs.weights), round_settings(described), workshop.members(inputs, way)
     for number in range(1, described.training.rounds + 1):
-        weights = asyncio.run(run_round(number, inputs.graph, weights, members, settings, _complain)).weights
+        state = asyncio.run(run_round(number, inputs.graph, state, members, settings, _complain)).state
     widest = max(inputs.plans.values(), key=lambda plan: plan.sub_model.graph.parameters)
-    judge, images = workshop.node(widest, weights), np.ascontiguousarray(inputs.dataset.x_test)
-    judge.load(pack(widest, weights))
+    judge, images = workshop.node(widest, state.result), np.ascontiguousarray(inputs.dataset.x_test)
+    judge.load(pack(widest, state.result))
     return {
         tier.name: round(100 * judge.accuracy(images, inputs.dataset.y_test, width), 4)
         for width, tier in enumerate(widest.widths)

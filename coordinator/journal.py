@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import hashlib
-import io
 import json
 import math
 import os
@@ -39,13 +38,12 @@ from coordinator.events import (
     RunStarted,
     TwinEnded,
 )
-from coordinator.npz import NpzError, read_npz
+from coordinator.state import Shapes, State, read_state
 
 Line = dict[str, Any]
 
 COUNTS_BELOW = 1e15  # bytes, samples, rounds: sums of them are still numbers that everything can take
 SYNCED = (RunStarted, CheckpointWritten, RunEnded)
-HEADER_BYTES = 1024  # more than numpy puts before a tensor
 TIMES_BELOW = 1e11  # seconds since 1970 that are still a date
 
 
@@ -118,28 +116,23 @@ class Journal:
             raise
         self.lines.append(line)
 
-    def save(self, number: int, weights: Sequence[npt.NDArray[np.float32]]) -> CheckpointWritten:
-        """Make the weights after round `number` durable and return that fact, which is yet to be journaled."""
-        path = self.folder / _checkpoint(number)
-        buffer = io.BytesIO()
-        np.savez(buffer, **{_tensor(index): tensor for index, tensor in enumerate(weights)})  # type: ignore[arg-type]
-        write_durably(path, buffer.getvalue())
-        digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-        return CheckpointWritten(number, path.name, digest, weights_sha256(weights))
+    def save(self, number: int, state: State) -> CheckpointWritten:
+        """Make the state after round `number` durable and return that fact, which is yet to be journaled."""
+        path, content = self.folder / _checkpoint(number), state.content()
+        write_durably(path, content)
+        return CheckpointWritten(number, path.name, hashlib.sha256(content).hexdigest(), weights_sha256(state.result))
 
-    def last_checkpoint(
-        self, shapes: Sequence[tuple[int, ...]], before: float = math.inf
-    ) -> tuple[int, list[npt.NDArray[np.float32]]] | None:
-        """Return the last round, of those before round `before`, whose checkpoint is what was journaled, and its
-        weights; None if there is none."""
+    def last_checkpoint(self, shapes: Shapes, before: float = math.inf) -> tuple[int, State] | None:
+        """Return the last round, of those before round `before`, whose checkpoint is what was journaled, and the state
+        after it; None if there is none."""
         for line in reversed([line for line in self.events(CheckpointWritten) if line["round"] < before]):
-            weights = self.read_checkpoint(line, shapes)
-            if weights is not None:
-                return int(line["round"]), weights
+            state = self.read_checkpoint(line, shapes)
+            if state is not None:
+                return int(line["round"]), state
         return None
 
-    def read_checkpoint(self, line: Line, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArray[np.float32]] | None:
-        """Return the weights that a checkpoint_written line names; None if the file is gone or not as it was."""
+    def read_checkpoint(self, line: Line, shapes: Shapes) -> State | None:
+        """Return the state that a checkpoint_written line names; None if the file is gone or not as it was."""
         if line["file"] != _checkpoint(line["round"]):
             return None
         try:
@@ -148,7 +141,7 @@ class Journal:
             return None
         if hashlib.sha256(content).hexdigest() != line["sha256"]:
             return None
-        return load_weights(content, shapes)
+        return read_state(content, shapes)
 
     def events(self, kind: type[Event]) -> list[Line]:
         """Return the journaled lines of one kind of event, oldest first."""
@@ -216,23 +209,6 @@ def _finite(digits: str) -> float:
 @cache
 def _validators() -> dict[str, TypeAdapter[Event]]:
     return {event_name(kind): TypeAdapter(kind) for kind in Event.__subclasses__()}
-
-
-def load_weights(content: bytes, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArray[np.float32]] | None:
-    """Return the tensors of a checkpoint file's content; None if it is not float32 tensors of exactly these shapes."""
-    names = [_tensor(index) for index in range(len(shapes))]
-    most = sum(4 * math.prod(shape) + HEADER_BYTES for shape in shapes)
-    try:
-        weights = list(read_npz(io.BytesIO(content), names, most=most).values())
-    except NpzError:
-        return None
-    if [tensor.shape for tensor in weights] != [tuple(shape) for shape in shapes]:
-        return None
-    return weights if all(tensor.dtype == np.float32 for tensor in weights) else None
-
-
-def _tensor(index: int) -> str:
-    return f"tensor{index:03d}"
 
 
 def weights_sha256(weights: Sequence[npt.NDArray[np.float32]]) -> str:

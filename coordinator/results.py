@@ -21,6 +21,7 @@ from coordinator.events import Evaluated, RoundAggregated, RunStarted
 from coordinator.federation import Federation
 from coordinator.global_model import global_model
 from coordinator.journal import Line, event_name, of_kind, weights_sha256, write_durably
+from coordinator.state import Shapes
 from coordinator.tally import tally
 
 
@@ -34,6 +35,11 @@ class Inputs:
     dataset: Dataset
     plans: dict[str, Plan]  # by board id
     notes: tuple[str, ...] = ()  # what there is to say of the plans, a sentence each
+
+    @property
+    def shapes(self) -> Shapes:
+        """What the states of the run look like."""
+        return Shapes([tensor.shape for tensor in self.graph.tensors])
 
     @property
     def fingerprint(self) -> str:

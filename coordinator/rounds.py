@@ -22,6 +22,7 @@ from coordinator.aggregation import Aggregator, Contribution, Weights
 from coordinator.aggregation.plausibility import Suspect, implausible
 from coordinator.aggregation.substructure import Substructure
 from coordinator.events import NodeAnswered, NodeFailed, NodeRefused, Observer, RoundAggregated, RoundStarted
+from coordinator.state import State, Targets
 
 # A node may take this much longer than its plan says, and this many seconds more, before the round goes on without it.
 PATIENCE_FACTOR = 4.0
@@ -46,6 +47,8 @@ class Order:
     encoding: EncodingChoice
     adjustment: npt.NDArray[np.float32] | None  # [classes], added to the logits
     weights: bytes  # the sub-model's trainable tensors, as codegen.weights packs them
+    rehearsals: int = 0  # times that each proxy image which the node holds is trained on in an epoch
+    targets: Targets | None = None  # of all proxy images; a node takes its first plan.proxy rows
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Settings:
     min_nodes: int
     most_samples: int  # that a node can have
     plausible: bool = True  # only what is plausible beside the others' updates is aggregated
+    rehearsals: int = 0  # times that a node trains each of its proxy images in an epoch
     pace: float = 1.0  # how many times slower than its plan a node may be besides: emulators are
 
     def reach(self, number: int, samples: int) -> float:
@@ -128,9 +132,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a round came to. Not aggregated: `weights` are those it began with."""
+    """What a round came to. Not aggregated: `state` is what it began with."""
 
-    weights: Weights
+    state: State
     answered: tuple[str, ...]
     aggregated: bool
 
@@ -138,20 +142,20 @@ class Outcome:
 async def run_round(
     number: int,
     graph: Graph,
-    weights: Weights,
+    state: State,
     nodes: Sequence[Node],
     settings: Settings,
     observer: Observer,
     earlier: Weights | None = None,
 ) -> Outcome:
-    """Run round `number` on all nodes at once and return the new weights. `earlier`: those before the last step.
+    """Run round `number` on all nodes at once and return the new state. `earlier`: the weights before the last step.
 
     The result depends on the order of `nodes` (the federation file's), not on the order in which they answer.
     """
     clock = asyncio.get_running_loop().time
     started = clock()
     observer(RoundStarted(number, tuple(node.name for node in nodes), settings.learning_rate(number)))
-    cuts = RoundCuts(number, graph, weights, settings.select)
+    cuts = RoundCuts(number, graph, state, settings.select)
     timers: dict[str, asyncio.Timeout] = {}
     tasks = [asyncio.create_task(_ask(node, number, cuts, settings, timers, observer)) for node in nodes]
     hurry = asyncio.create_task(_hurry(nodes, tasks, timers, settings.min_nodes))
@@ -163,9 +167,10 @@ async def run_round(
         await asyncio.gather(hurry, *tasks, return_exceptions=True)
     refused: dict[str, str] = {}
     if settings.plausible:
-        suspects = [Suspect(each, settings.reach(number, each.samples)) for each in contributions]
-        refused = implausible(suspects, graph, weights, earlier)
-    aggregator: Aggregator = Substructure(graph, weights)
+        trained = {node.name: rehearsed(node, state, settings) for node in nodes}
+        suspects = [Suspect(each, settings.reach(number, each.samples + trained[each.node])) for each in contributions]
+        refused = implausible(suspects, graph, state.weights, earlier)
+    aggregator: Aggregator = Substructure(graph, state.weights)
     answered = []
     for each in contributions:
         if each.node in refused:
@@ -175,7 +180,7 @@ async def run_round(
             answered.append(each.node)
     enough = len(answered) >= settings.min_nodes
     reason = "" if enough else f"{len(answered)} of {len(nodes)} nodes answered; min_nodes is {settings.min_nodes}"
-    result = aggregator.result() if enough else weights
+    result = replace(state, weights=aggregator.result()) if enough else state
     observer(RoundAggregated(number, tuple(answered), enough, reason, clock() - started))
     return Outcome(result, tuple(answered), enough)
 
@@ -183,10 +188,10 @@ async def run_round(
 class RoundCuts:
     """The sub-models of one round and their weights, made once a tier and arithmetic."""
 
-    def __init__(self, number: int, graph: Graph, weights: Weights, select: Select) -> None:
-        """Fix which channels every tier takes in round `number` of these global weights."""
-        self._graph, self._weights = graph, weights
-        self._order = channel_order(graph, select, number, weights)
+    def __init__(self, number: int, graph: Graph, state: State, select: Select) -> None:
+        """Fix which channels every tier takes in round `number`, which begins with `state`."""
+        self._graph, self.state = graph, state
+        self._order = channel_order(graph, select, number, state.weights)
         self._made: dict[tuple[str, str], tuple[SubModel, bytes]] = {}
 
     def of(self, plan: Plan) -> tuple[SubModel, bytes]:
@@ -197,7 +202,7 @@ class RoundCuts:
         if key not in self._made:
             cut = sub_model(self._graph, tier, self._order)
             try:
-                self._made[key] = cut, pack(plan, cut.cut(self._weights))
+                self._made[key] = cut, pack(plan, cut.cut(self.state.weights))
             except ValueError as error:
                 raise NodeUnavailable(str(error)) from error
         return self._made[key]
@@ -239,11 +244,12 @@ async def _ask(
     limit = settings.pace * PATIENCE_SECONDS
     try:
         cut, packed = cuts.of(node.plan)
-        order = make_order(node, number, packed, settings)
+        order = make_order(node, number, packed, cuts.state.targets, settings)
         async with asyncio.timeout(limit) as timers[node.name]:
             await node.settle(order)
             order = adjusted(order, node, settings)
-            limit = settings.pace * deadline(node.plan, sum(node.label_counts), settings.epochs)
+            trained = sum(node.label_counts) + rehearsed(node, cuts.state, settings)
+            limit = settings.pace * deadline(node.plan, trained, settings.epochs)
             timers[node.name].reschedule(clock() + limit)
             update = await node.train(order)
         check(update, order, cut, node, settings.most_samples)
@@ -268,8 +274,14 @@ def _too_late(node: Node, limit: float, pace: float) -> str:
     return f"no update within {limit:.0f} s, {PATIENCE_FACTOR * pace:g} times its plan"
 
 
-def make_order(node: Node, number: int, packed: bytes, settings: Settings) -> Order:
+def rehearsed(node: Node, state: State, settings: Settings) -> int:
+    """Return how many proxy images a node trains on in an epoch of a round that begins with `state`, beside its own."""
+    return 0 if state.targets is None else settings.rehearsals * node.plan.proxy
+
+
+def make_order(node: Node, number: int, packed: bytes, targets: Targets | None, settings: Settings) -> Order:
     """Return what `node` is told in round `number`, but for the adjustment."""
+    rehearses = targets is not None and node.plan.proxy > 0
     return Order(
         round=number,
         seed=node_seed(settings.seed, node.name, number),
@@ -281,6 +293,8 @@ def make_order(node: Node, number: int, packed: bytes, settings: Settings) -> Or
         encoding=settings.encoding,
         adjustment=None,
         weights=packed,
+        rehearsals=settings.rehearsals if rehearses else 0,
+        targets=targets if rehearses else None,
     )
 
 

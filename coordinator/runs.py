@@ -35,6 +35,7 @@ from coordinator.report import SETTINGS, write_report
 from coordinator.results import Inputs, Summary, earlier_seconds, headers, load, summarise, write_keras
 from coordinator.roster import AUTO, Roster, assemble, connected, introductions
 from coordinator.rounds import Settings, run_round
+from coordinator.state import State
 
 Accuracy = Callable[[Sequence[SubModel], Weights], dict[str, float]]  # 0 to 1, by tier
 
@@ -66,8 +67,8 @@ async def run(
     evaluator = Evaluator(dataset.decode(dataset.x_test), dataset.y_test, inputs.graph)
     with Journal(folder, resume) as journal:
         part = Part(inputs, journal, evaluator.accuracy, observer)
-        weights = await part.train(ports, pace, open_port, insecure)
-        return await asyncio.to_thread(part.finish, weights)
+        state = await part.train(ports, pace, open_port, insecure)
+        return await asyncio.to_thread(part.finish, state.result)
 
 
 def enough(federation: Federation, roster: Roster, auto: bool) -> None:
@@ -101,6 +102,7 @@ def round_settings(federation: Federation) -> Settings:
         min_nodes=aggregation.min_nodes,
         most_samples=federation.data.samples_per_node,
         plausible=aggregation.quarantine > 0,
+        rehearsals=federation.proxy.rehearsals,
     )
 
 
@@ -130,8 +132,8 @@ class Part:
         if self._observer is not None:
             self._observer(event)
 
-    def last(self) -> tuple[int, Weights]:
-        """Return the last finished round (0: none) and the weights after it. Raises RunFileError."""
+    def last(self) -> tuple[int, State]:
+        """Return the last finished round (0: none) and the state after it. Raises RunFileError."""
         journal = self._journal
         runs = journal.events(RunStarted)
         if runs and runs[0]["federation"] != self._fingerprint:
@@ -140,22 +142,21 @@ class Part:
                 f"({str(runs[0]['federation'])[:12]}, now {self._fingerprint[:12]}); "
                 "put them back to --resume it, or give the new run another --run"
             )
-        shapes = [tensor.shape for tensor in self._inputs.graph.tensors]
-        return journal.last_checkpoint(shapes) or (0, self._inputs.weights)
+        return journal.last_checkpoint(self._inputs.shapes) or (0, State(self._inputs.weights))
 
     async def train(
         self, ports: Sequence[str], pace: float = 1.0, open_port: Opener = open_port, insecure: bool = False
-    ) -> Weights:
-        """Run the rounds that are left on the nodes behind `ports` and return the weights after them. Raises as `run`
+    ) -> State:
+        """Run the rounds that are left on the nodes behind `ports` and return the state after them. Raises as `run`
         does."""
         federation, plans = self._inputs.federation, self._inputs.plans
-        number, weights = self.last()
+        number, state = self.last()
         auto = list(ports) == [AUTO]
         roster = await assemble(federation, plans, ports, self.emit, pace, open_port, insecure)
         try:
             enough(federation, roster, auto)
             self.start(roster, number)
-            weights = await self.rounds(roster, number, weights, pace)
+            state = await self.rounds(roster, number, state, pace)
         finally:
             await roster.close()
         if not any(line["aggregated"] for line in self._journal.events(RoundAggregated)):
@@ -163,13 +164,12 @@ class Part:
                 f"{self._journal.folder}: no round had {federation.aggregation.min_nodes} answers (min_nodes), so "
                 "nothing was learnt; journal.jsonl there says why each node gave none"
             )
-        return weights
+        return state
 
     def _earlier(self, number: int) -> Weights | None:
         """Return the weights that the last step, to those after round `number`, began with; None if there is none."""
-        shapes = [tensor.shape for tensor in self._inputs.graph.tensors]
-        before = self._journal.last_checkpoint(shapes, before=number)
-        return None if number == 0 else self._inputs.weights if before is None else before[1]
+        before = self._journal.last_checkpoint(self._inputs.shapes, before=number)
+        return None if number == 0 else self._inputs.weights if before is None else before[1].weights
 
     def start(self, roster: Roster, number: int) -> None:
         """Journal that the run begins after round `number`: not before the nodes are there, so that a mistyped port
@@ -187,7 +187,7 @@ class Part:
         for port, command in offers(federation, missing, roster.silent).items():
             self.emit(BoardOffered(port, command))
 
-    async def rounds(self, roster: Roster, number: int, weights: Weights, pace: float) -> Weights:
+    async def rounds(self, roster: Roster, number: int, state: State, pace: float) -> State:
         """Run the rounds after `number`; each is evaluated while the next one trains."""
         settings = dataclasses.replace(round_settings(self._inputs.federation), pace=pace)
         await self._catch_up(number)  # wakes up TensorFlow, too, which would hold up the links of a round
@@ -197,11 +197,11 @@ class Part:
         try:
             for current in range(number + 1, self._inputs.federation.training.rounds + 1):
                 free = self._free(roster, current)
-                outcome = await run_round(current, self._inputs.graph, weights, free, settings, self.emit, earlier)
-                slices = self._slices(current, weights)
+                outcome = await run_round(current, self._inputs.graph, state, free, settings, self.emit, earlier)
+                slices = self._slices(current, state.weights)
                 if outcome.aggregated:  # else there is nothing new to keep, and --resume may do the round again
-                    earlier, weights = weights, outcome.weights
-                    self.emit(await asyncio.to_thread(self._journal.save, current, weights))
+                    earlier, state = state.weights, outcome.state
+                    self.emit(await asyncio.to_thread(self._journal.save, current, state))
                 barren = 0 if outcome.aggregated else barren + 1
                 if barren == BARREN_ROUNDS:
                     raise RunFailed(
@@ -210,14 +210,14 @@ class Part:
                     )
                 if evaluation is not None:
                     await evaluation
-                evaluation = asyncio.create_task(self._evaluate(current, weights, slices))
+                evaluation = asyncio.create_task(self._evaluate(current, state.result, slices))
             self._quarantine(roster.nodes, self._inputs.federation.training.rounds + 1)
             if evaluation is not None:
                 await evaluation
         finally:
             if evaluation is not None:
                 evaluation.cancel()
-        return weights
+        return state
 
     def _free(self, roster: Roster, number: int) -> list[LinkNode]:
         """Return the nodes that take part in round `number`; who is there now and was not, or is kept out from here on,
@@ -245,16 +245,15 @@ class Part:
     async def _catch_up(self, last: int) -> None:
         """Evaluate what has not been: the untrained model, or rounds whose evaluation a crash cut off."""
         done = {line["round"] for line in self._journal.events(Evaluated)}
-        shapes = [tensor.shape for tensor in self._inputs.graph.tensors]
         before = self._inputs.weights
         kept = {line["round"]: line for line in self._journal.events(CheckpointWritten) if line["round"] <= last}
         if 0 not in done:
             await self._evaluate(0, before, self._slices(1, before))
         for number, line in sorted(kept.items()):
-            after = self._journal.read_checkpoint(line, shapes)
+            after = self._journal.read_checkpoint(line, self._inputs.shapes)
             if after is not None and number not in done:
-                await self._evaluate(number, after, self._slices(number, before))
-            before = after if after is not None else before
+                await self._evaluate(number, after.result, self._slices(number, before))
+            before = after.weights if after is not None else before
 
     async def _evaluate(self, number: int, weights: Weights, slices: Sequence[SubModel]) -> None:
         started = self._loop.time()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from coordinator.events import (
     CheckpointWritten,
     NodeFailed,
@@ -32,7 +30,7 @@ WHY = (NodeFailed, NodeLost, NodeRefused, NodeQuarantined)  # what tells that a 
 
 def judge(world: World, ending: Ending, folder: Path) -> str:
     """Return which of OUTCOMES a run that was held in `folder` came to. Raises Violation."""
-    _judge_weights(world, ending)
+    _judge_state(world, ending)
     _judge_journal(world, ending, folder)
     if any(len(names) < len(world.names) for names in ending.answered):
         return LOST
@@ -41,12 +39,11 @@ def judge(world: World, ending: Ending, folder: Path) -> str:
     return REFUSED
 
 
-def _judge_weights(world: World, ending: Ending) -> None:
+def _judge_state(world: World, ending: Ending) -> None:
     with tempfile.TemporaryDirectory() as folder:
         expected = world.reference(ending.answered, Path(folder))
-    for ours, theirs in zip(ending.weights, expected, strict=True):
-        if not np.array_equal(ours, theirs):
-            raise Violation(f"the weights are not those of rounds that {ending.answered} answered")
+    if ending.state.content() != expected.content():
+        raise Violation(f"the state is not that of rounds that {ending.answered} answered")
 
 
 def _judge_journal(world: World, ending: Ending, folder: Path) -> None:
@@ -54,7 +51,7 @@ def _judge_journal(world: World, ending: Ending, folder: Path) -> None:
     lines, size = read_journal(path)
     if size != path.stat().st_size:
         raise Violation("the journal of a run that was completed ends in half a line")
-    digest = weights_sha256(ending.weights)
+    digest = weights_sha256(ending.state.result)
     ended = of_kind(lines, RunEnded)
     if not ended or ended[-1]["weights_sha256"] != digest:
         raise Violation(f"the journal says that the run ended with {ended}; it did with {digest}")

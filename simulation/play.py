@@ -15,6 +15,7 @@ from coordinator.errors import exit_code, sentence
 from coordinator.events import Event, RoundAggregated
 from coordinator.journal import Journal, of_kind
 from coordinator.runs import Part
+from coordinator.state import State
 from simulation.cable import Cable
 from simulation.disk import NO_ROOM, READ_ONLY, Cut, Disk
 from simulation.faults import Extent, Fault, Mischief
@@ -41,7 +42,7 @@ class Violation(AssertionError):  # noqa: N818 - it says what was done to a prom
 class Ending:
     """What became of a run."""
 
-    weights: Weights
+    state: State
     answered: tuple[tuple[str, ...], ...]  # by round; nobody where it was not aggregated
     parts: list[str]  # how each coordinator's part of it ended, a sentence; the last one completed it: ""
     injected: list[Fault]  # those whose place was passed
@@ -126,9 +127,9 @@ class Play:
         inputs = self._world.inputs
         with Journal(self._folder, resume=True) as journal:
             part = Part(inputs, journal, _accuracy, self._observe)
-            weights = await part.train(list(self._cables), open_port=lambda name, baud: self._cables[name].open(baud))
-            part.end(weights)
-            self._weights, self._lines = weights, list(journal.lines)
+            state = await part.train(list(self._cables), open_port=lambda name, baud: self._cables[name].open(baud))
+            part.end(state.result)
+            self._state, self._lines = state, list(journal.lines)
 
     def _observe(self, event: Event) -> None:
         if not self._dead.done():
@@ -158,7 +159,7 @@ class Play:
         answered = tuple(
             tuple(rounds[number]["answered"]) if rounds[number]["aggregated"] else () for number in sorted(rounds)
         )
-        return Ending(self._weights, answered, parts, self._injected, self._events, self._loop.time(), extent)
+        return Ending(self._state, answered, parts, self._injected, self._events, self._loop.time(), extent)
 
 
 def _accuracy(cuts: Sequence[SubModel], _weights: Weights) -> dict[str, float]:

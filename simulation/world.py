@@ -15,12 +15,12 @@ import numpy as np
 import boards
 from codegen.prebuild import fingerprint, firmware_hash, inputs
 from coordinator import federation
-from coordinator.aggregation import Weights
 from coordinator.results import Inputs, load
 from coordinator.roster import assemble, keyring, node_uid
 from coordinator.rounds import run_round
 from coordinator.runs import round_settings
 from coordinator.shares import deal
+from coordinator.state import State
 from simulation.cable import Cable
 from simulation.clock import run_virtually
 from simulation.faults import Extent, Fault
@@ -99,7 +99,7 @@ class World:
         self.inputs: Inputs = load(self.federation)
         self.names = [spec.name for spec in self.federation.nodes()]
         self._shares = deal(self.federation)
-        self._references: dict[tuple[tuple[str, ...], ...], Weights] = {}
+        self._references: dict[tuple[tuple[str, ...], ...], State] = {}
         self._images: Path = like._images if like is not None else self._compiled(folder)
 
     def _compiled(self, folder: Path) -> Path:
@@ -136,17 +136,17 @@ class World:
         with tempfile.TemporaryDirectory() as folder:
             return self.play((), Path(folder)).extent
 
-    def reference(self, answered: tuple[tuple[str, ...], ...], folder: Path) -> Weights:
-        """Return the weights after rounds in which exactly these nodes are asked, on perfect wires."""
+    def reference(self, answered: tuple[tuple[str, ...], ...], folder: Path) -> State:
+        """Return the state after rounds in which exactly these nodes are asked, on perfect wires."""
         if answered not in self._references:
             self._references[answered] = run_virtually(lambda: self._rounds(answered, folder))
         return self._references[answered]
 
-    async def _rounds(self, answered: tuple[tuple[str, ...], ...], folder: Path) -> Weights:
+    async def _rounds(self, answered: tuple[tuple[str, ...], ...], folder: Path) -> State:
         cables = {node.name: Cable(node.name, node) for node in self.nodes(folder)}
         for cable in cables.values():
             cable.node.start()
-        weights, settings = self.inputs.weights, replace(round_settings(self.federation), plausible=False)
+        state, settings = State(self.inputs.weights), replace(round_settings(self.federation), plausible=False)
         roster = await assemble(
             self.federation, self.inputs.plans, list(cables), lambda _: None,
             open_port=lambda name, baud: cables[name].open(baud),
@@ -154,7 +154,7 @@ class World:
         for number, names in enumerate(answered, 1):
             asked = [node for node in roster.nodes if node.name in names]
             if asked:
-                weights = (await run_round(number, self.inputs.graph, weights, asked, settings, lambda _: None)).weights
+                state = (await run_round(number, self.inputs.graph, state, asked, settings, lambda _: None)).state
         for cable in cables.values():
             cable.node.stop()
-        return weights
+        return state

@@ -22,16 +22,17 @@ from coordinator.federation import load
 from coordinator.journal import Journal
 from coordinator.report import write_report
 from coordinator.results import earlier_seconds
+from coordinator.state import Shapes, State
 
 ROUNDS = 3
-SHAPES = [(2, 3), (3,)]
+SHAPES = Shapes([(2, 3), (3,)])
 EXAMPLES = sorted((PROJECT_ROOT / "examples").glob("*/*.toml"))
 
 
 def weights(number: int) -> list[np.ndarray]:
     """What round `number` of the run below ended in."""
     rng = np.random.default_rng(number)
-    return [rng.normal(size=shape).astype(np.float32) for shape in SHAPES]
+    return [rng.normal(size=shape).astype(np.float32) for shape in SHAPES.tensors]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
             journal.write(NodeAnswered("a", number, 10, 0.5, 1.0))
             journal.write(NodeFailed("b", number, "no answer"))
             journal.write(RoundAggregated(number, ("a",), True, "", 2.0))
-            journal.write(journal.save(number, weights(number)))
+            journal.write(journal.save(number, State(weights(number))))
             journal.write(Evaluated(number, {"wide": 0.25 * number}))
         journal.write(RunEnded(ROUNDS, 9.0, "0" * 64))
     return {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -95,8 +96,8 @@ def test_a_damaged_run_gives_a_true_checkpoint_or_a_sentence(
         assert str(error).startswith(str(folder)) and "\n" not in str(error)
         return
     if found is not None:
-        number, tensors = found
-        assert [tensor.tobytes() for tensor in tensors] == [tensor.tobytes() for tensor in weights(number)]
+        number, state = found
+        assert state.content() == State(weights(number)).content()
     with contextlib.suppress(RunFileError):
         write_report(folder)
 

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from coordinator.data import KEYS, load_dataset
 from coordinator.errors import DataError
-from coordinator.journal import load_weights
 from coordinator.npz import NpzError, read_npz
+from coordinator.state import Shapes, read_state
 
 NAMES = ("tensor000", "tensor001")
 MEMBERS = ("tensor000.npy", "tensor001.npy")
+SHAPES = Shapes([(2, 3), (2, 3)])
 FIELDS = {"descr": "'<f4'", "fortran_order": "False", "shape": "(2, 3)"}
 
 
@@ -99,7 +100,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_what_is_hostile_is_refused_in_words(tmp_path: Path, case: str) -> None:
-    assert load_weights(HOSTILE[case], [(2, 3), (2, 3)]) is None
+    assert read_state(HOSTILE[case], SHAPES) is None
     renamed = HOSTILE[case]
     for old, new in zip(NAMES, ("x_train", "x_tests"), strict=True):
         renamed = renamed.replace(old.encode(), new.encode().ljust(len(old), b"_"))
@@ -117,8 +118,8 @@ def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
 
 
 def test_the_good_one_among_them_is_read() -> None:
-    weights = load_weights(archive(), [(2, 3), (2, 3)])
-    assert weights is not None and [tensor.tolist() for tensor in weights] == [[[0.0] * 3] * 2] * 2
+    state = read_state(archive(), SHAPES)
+    assert state is not None and [tensor.tolist() for tensor in state.weights] == [[[0.0] * 3] * 2] * 2
 
 
 @pytest.mark.parametrize("names", [NAMES, KEYS])
@@ -145,7 +146,7 @@ def test_a_bomb_is_not_unpacked(method: int) -> None:
     for content in (bomb, lying):
         with pytest.raises(NpzError):
             read_npz(io.BytesIO(content), NAMES[:1], most=1 << 20)
-        assert load_weights(content, [(2, 3)]) is None
+        assert read_state(content, Shapes([(2, 3)])) is None
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 60 << 20  # the array that the header promises, and nothing that fills it
@@ -167,5 +168,5 @@ def test_any_damage_to_a_checkpoint_is_seen_or_without_effect(data: st.DataObjec
     content = bytearray(archive(method=data.draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    weights = load_weights(bytes(content[: data.draw(st.integers(0, len(content)))]), [(2, 3), (2, 3)])
-    assert weights is None or [tensor.shape for tensor in weights] == [(2, 3), (2, 3)]
+    state = read_state(bytes(content[: data.draw(st.integers(0, len(content)))]), SHAPES)
+    assert state is None or [tensor.shape for tensor in state.weights] == [(2, 3), (2, 3)]

@@ -18,6 +18,7 @@ from coordinator import rounds
 from coordinator.aggregation import Weights
 from coordinator.events import Event, NodeAnswered, NodeFailed, NodeRefused, RoundAggregated, RoundStarted
 from coordinator.rounds import Loss, NodeUnavailable, Order, Outcome, Settings, Update, run_round
+from coordinator.state import State
 
 HIDDEN = Layer("hidden", "dense", (1, 1, 12), (1, 1, 8), slope=0.1, bias=True, trainable=True)
 LOGITS = Layer("logits", "dense", (1, 1, 8), (1, 1, 3), bias=True, trainable=True)
@@ -76,7 +77,7 @@ class Local:
 
 def play(nodes: list[Local], number: int = 1, settings: Settings = SETTINGS) -> tuple[Outcome, list[Event]]:
     events: list[Event] = []
-    outcome = asyncio.run(run_round(number, GRAPH, weights(), nodes, settings, events.append))
+    outcome = asyncio.run(run_round(number, GRAPH, State(weights()), nodes, settings, events.append))
     return outcome, events
 
 
@@ -97,7 +98,7 @@ def test_the_order_of_arrival_changes_nothing() -> None:
         arrived = [event.node for event in events if isinstance(event, NodeAnswered)]
         assert arrived == [name for _, name in sorted(zip(delay, "abc", strict=True))]
         assert outcome.answered == ("a", "b", "c")
-        results.append(bits(outcome.weights))
+        results.append(bits(outcome.state.weights))
     assert results[0] == results[1] == results[2] != bits(weights())
 
 
@@ -137,7 +138,7 @@ def test_every_node_is_sent_its_own_arithmetic() -> None:
 
 
 def test_weights_that_fixed_point_cannot_hold_cost_the_node_its_round() -> None:
-    cuts = rounds.RoundCuts(1, GRAPH, [tensor * 1e20 for tensor in weights()], "prefix")
+    cuts = rounds.RoundCuts(1, GRAPH, State([tensor * 1e20 for tensor in weights()]), "prefix")
     assert cuts.of(plan("expanded"))[1]
     with pytest.raises(NodeUnavailable, match="too large for fixed point; lower the learning rate"):
         cuts.of(plan("expanded", "fixed"))
@@ -190,7 +191,7 @@ def test_what_cannot_be_true_is_refused(change: Callable[[Update], Update], sent
     alone, _ = play([Local("a"), Local("c")])
     assert outcome.aggregated and outcome.answered == ("a", "c")
     assert sentence in failures(events, NodeRefused)["bad"] and not failures(events)
-    assert bits(outcome.weights) == bits(alone.weights)
+    assert bits(outcome.state.weights) == bits(alone.state.weights)
 
 
 def test_a_node_that_says_it_has_more_samples_than_there_are_is_refused() -> None:
@@ -204,7 +205,7 @@ def test_what_is_not_plausible_is_not_aggregated(plausible: bool) -> None:
     huge = Local("huge", change=lambda update: replace(update, delta=[1e4 * each for each in update.delta]))
     outcome, events = play([Local("a"), huge, Local("b"), Local("c")], settings=replace(SETTINGS, plausible=plausible))
     alone, _ = play([Local("a"), Local("b"), Local("c")])
-    assert (bits(outcome.weights) == bits(alone.weights)) == plausible
+    assert (bits(outcome.state.weights) == bits(alone.state.weights)) == plausible
     assert outcome.answered == (("a", "b", "c") if plausible else ("a", "huge", "b", "c"))
     assert ["more than" in reason for reason in failures(events, NodeRefused).values()] == [True] * plausible
 
@@ -225,7 +226,7 @@ def test_the_deadline_follows_from_the_plan() -> None:
 
 def test_too_few_answers_change_nothing() -> None:
     outcome, events = play([Local("a"), Local("b", change=refuse), Local("c", change=refuse)])
-    assert not outcome.aggregated and bits(outcome.weights) == bits(weights())
+    assert not outcome.aggregated and bits(outcome.state.weights) == bits(weights())
     (end,) = [event for event in events if isinstance(event, RoundAggregated)]
     assert end.reason == "1 of 3 nodes answered; min_nodes is 2" and end.answered == ("a",)
 
@@ -248,7 +249,7 @@ def test_other_slices_go_there_and_come_back(select: Select) -> None:
     """Where only narrow nodes train, exactly the channels that were sent change."""
     node = Local("a", "base", change=lambda update: replace(update, delta=[np.ones_like(d) for d in update.delta]))
     outcome, _ = play([node], 3, replace(SETTINGS, select=select, min_nodes=1))
-    changed = np.flatnonzero(outcome.weights[1] != weights()[1])
+    changed = np.flatnonzero(outcome.state.weights[1] != weights()[1])
     assert len(changed) == 4
     sent = np.frombuffer(node.orders[0].weights, "<f4")
     np.testing.assert_array_equal(np.sort(sent[12 * 4 : 12 * 4 + 4]), np.sort(weights()[1][changed]))

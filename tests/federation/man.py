@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from codegen.protocol import BY_TYPE, Message, Setup
-from coordinator.aggregation import Weights
 from coordinator.events import Event, NodeFailed, NodeRefused
 from coordinator.link.errors import LinkError
 from coordinator.link.frames import Decoder, Frame, encode
 from coordinator.roster import assemble
 from coordinator.rounds import run_round
 from coordinator.runs import round_settings
+from coordinator.state import State
 from simulation.cable import Cable, Piece, Way
 from simulation.clock import run_virtually
 from simulation.node import SimulatedNode
@@ -113,7 +113,7 @@ def other_crc(crc: int, change: bytes) -> int:
 class Outcome:
     """What became of a run under attack."""
 
-    weights: Weights
+    state: State
     answered: tuple[tuple[str, ...], ...]  # by round
     failures: dict[tuple[str, int], str]  # by node and round: why it gave nothing
     refused: dict[str, str]  # by node: why it took no part
@@ -123,14 +123,14 @@ async def hold(
     world: World,
     nodes: Sequence[SimulatedNode],
     attack: Attack,
-    weights: Weights | None = None,
+    state: State | None = None,
     rounds: int | None = None,
     asked: Sequence[str] = (),
 ) -> tuple[Outcome, Man]:
-    """Hold a run on nodes that have power, with him on the cables. weights: to begin with; asked: if not all nodes."""
+    """Hold a run on nodes that have power, with him on the cables. state: to begin with; asked: if not all nodes."""
     cables = {node.name: Cable(node.name, node) for node in nodes}
     man, events = Man(cables, attack), list[Event]()
-    weights = world.inputs.weights if weights is None else weights
+    state = state or State(world.inputs.weights)
     answered: list[tuple[str, ...]] = []
     try:
         roster = await assemble(
@@ -138,17 +138,17 @@ async def hold(
             open_port=lambda name, baud: cables[name].open(baud),
         )  # fmt: skip
     except LinkError as error:
-        return Outcome(weights, (), {}, {name: str(error) for name in cables}), man
+        return Outcome(state, (), {}, {name: str(error) for name in cables}), man
     refused = {name: str(error) for name, error in roster.refused.items()}
     settings = replace(round_settings(world.federation), plausible=False)  # what is implausible would be refused anyway
     wanted = [node for node in roster.nodes if not asked or node.name in asked]
     for number in range(1, (rounds or world.federation.training.rounds) + 1):
-        outcome = await run_round(number, world.inputs.graph, weights, wanted, settings, events.append)
-        weights = outcome.weights
+        outcome = await run_round(number, world.inputs.graph, state, wanted, settings, events.append)
+        state = outcome.state
         answered.append(outcome.answered if outcome.aggregated else ())
     await roster.close()
     failures = {(each.node, each.round): each.reason for each in events if isinstance(each, NodeFailed | NodeRefused)}
-    return Outcome(weights, tuple(answered), failures, refused), man
+    return Outcome(state, tuple(answered), failures, refused), man
 
 
 def powered(world: World, folder: Path, play: Callable[[list[SimulatedNode]], Awaitable[T]]) -> T:

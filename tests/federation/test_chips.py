@@ -25,6 +25,7 @@ from coordinator.results import Inputs, load
 from coordinator.roster import assemble, node_uid
 from coordinator.rounds import Node, Order, Update, run_round
 from coordinator.runs import round_settings
+from coordinator.state import State
 from tests.federation.world import World
 
 pytestmark = pytest.mark.e2e
@@ -71,7 +72,7 @@ class Chips:
             try:
                 settings = round_settings(federation)
                 await run_round(
-                    1, inputs.graph, inputs.weights, recorders, settings,
+                    1, inputs.graph, State(inputs.weights), recorders, settings,
                     lambda event: failed.append(event) if isinstance(event, NodeFailed) else None,
                 )  # fmt: skip
             finally:

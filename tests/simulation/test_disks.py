@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.aggregation import Weights
 from coordinator.errors import HINTS, RunFileError, exit_code
 from coordinator.events import NodeFailed, NodeLost
+from coordinator.state import State
 from simulation.clock import VirtualLoop, run_virtually
 from simulation.faults import Fault
 from simulation.judge import judge
@@ -25,22 +25,22 @@ WRITES = ("journal.jsonl", "federation.json", "round-001.npz", "round-002.npz", 
 
 
 @pytest.fixture(scope="module")
-def undisturbed(small: World, tmp_path_factory: pytest.TempPathFactory) -> Weights:
+def undisturbed(small: World, tmp_path_factory: pytest.TempPathFactory) -> State:
     """The weights of a run that nobody kills."""
-    return small.play((), tmp_path_factory.mktemp("undisturbed")).weights
+    return small.play((), tmp_path_factory.mktemp("undisturbed")).state
 
 
-def played(small: World, undisturbed: Weights, folder: Path, *faults: Fault) -> Ending:
+def played(small: World, undisturbed: State, folder: Path, *faults: Fault) -> Ending:
     """Hold a run with these faults; everybody has answered in every round, and the weights are the same to the bit."""
     folder.mkdir()
     ending = small.play(faults, folder)
     judge(small, ending, folder)
     assert ending.answered == (tuple(small.names),) * 2
-    assert [tensor.tobytes() for tensor in ending.weights] == [tensor.tobytes() for tensor in undisturbed]
+    assert ending.state.content() == undisturbed.content()
     return ending
 
 
-def test_a_kill_of_each_coordinator_that_takes_over(small: World, undisturbed: Weights, tmp_path: Path) -> None:
+def test_a_kill_of_each_coordinator_that_takes_over(small: World, undisturbed: State, tmp_path: Path) -> None:
     for first in range(1, small.extent.disk + 1, 5):
         faults = [Fault("kill", first + more, share=0.5) for more in (0, 3, 10)]
         ending = played(small, undisturbed, tmp_path / str(first), *faults)
@@ -49,7 +49,7 @@ def test_a_kill_of_each_coordinator_that_takes_over(small: World, undisturbed: W
 
 @pytest.mark.parametrize(("kind", "error", "every"), [("full", errno.ENOSPC, 1), ("read-only", errno.EROFS, 3)])
 def test_a_disk_that_fails_at_any_write_is_said_of_the_file(
-    small: World, undisturbed: Weights, tmp_path: Path, kind: str, error: int, every: int
+    small: World, undisturbed: State, tmp_path: Path, kind: str, error: int, every: int
 ) -> None:
     said = set()
     for at in range(1, small.extent.disk + 1, every):
@@ -88,14 +88,14 @@ def room_for(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_write_that_the_kernel_cuts_off(small: World, undisturbed: Weights, tmp_path: Path) -> None:
+def test_a_write_that_the_kernel_cuts_off(small: World, undisturbed: State, tmp_path: Path) -> None:
     """Nothing is made up here but the size: a line of the journal is left that has no end."""
     said = set()
     for size in range(100, 5000, 397):
         folder = tmp_path / str(size)
         ending = run_virtually(OnDisk(small, folder, partial(room_for, size)).run)
         judge(small, ending, folder)
-        assert [tensor.tobytes() for tensor in ending.weights] == [tensor.tobytes() for tensor in undisturbed]
+        assert ending.state.content() == undisturbed.content()
         said |= {part.removeprefix(f"{folder / 'run'}/") for part in ending.parts}
     assert {f"journal.jsonl: {os.strerror(errno.EFBIG)}", ""} <= said
 
@@ -119,11 +119,11 @@ def syncing_takes(seconds: float) -> Iterator[None]:
 
 @pytest.mark.parametrize("seconds", [0.3, 2.0, 8.0])
 def test_a_disk_that_takes_its_time_loses_no_node(
-    small: World, undisturbed: Weights, tmp_path: Path, seconds: float
+    small: World, undisturbed: State, tmp_path: Path, seconds: float
 ) -> None:
     ending = run_virtually(OnDisk(small, tmp_path / "slow", partial(syncing_takes, seconds)).run)
     judge(small, ending, tmp_path / "slow")
     assert ending.seconds > seconds * len(ending.events) / 10
     assert ending.parts == [""]
     assert [event for event in ending.events if isinstance(event, NodeFailed | NodeLost)] == []
-    assert [tensor.tobytes() for tensor in ending.weights] == [tensor.tobytes() for tensor in undisturbed]
+    assert ending.state.content() == undisturbed.content()

@@ -24,7 +24,6 @@ from coordinator.events import (
     PortRefused,
     RoundStarted,
 )
-from coordinator.journal import weights_sha256
 from simulation.cable import Cable
 from simulation.clock import run_virtually
 from simulation.faults import FOR_EVER, Fault
@@ -86,7 +85,7 @@ def test_swapped_cables_swap_the_ports(small: World, tmp_path: Path, pulled: boo
     play.when_training(ESP, swap)
     ending = play.hold()
     assert ending.answered == ALL
-    assert weights_sha256(ending.weights) == weights_sha256(small.reference(ALL, made(tmp_path / "reference")))
+    assert ending.state.content() == small.reference(ALL, made(tmp_path / "reference")).content()
     back = {event.node: event.port for event in ending.events if isinstance(event, NodeBack)}
     assert back == {ESP: "sim2", UNO: "sim1"}
 
@@ -183,7 +182,7 @@ def test_a_straggler_is_dropped_at_its_deadline_and_its_late_answer_with_it(
     assert ending.answered == ((MEGA, UNO), (MEGA, ESP, UNO))
     assert [event.round for event in ending.events if isinstance(event, NodeAnswered) and event.node == ESP] == [2]
     whole = small.reference(ending.answered, made(tmp_path / "reference"))
-    assert weights_sha256(ending.weights) == weights_sha256(whole)
+    assert ending.state.content() == whole.content()
 
 
 def test_when_all_cables_are_out_the_run_says_so_and_goes_on_later(
@@ -195,7 +194,7 @@ def test_when_all_cables_are_out_the_run_says_so_and_goes_on_later(
     ending = small.play(faults, tmp_path)
     assert "1 rounds in a row had too few answers; look at the nodes, then go on with --resume" in ending.parts[0]
     assert ending.parts[1:] == [""] and ending.answered == ALL
-    assert weights_sha256(ending.weights) == weights_sha256(small.reference(ALL, made(tmp_path / "reference")))
+    assert ending.state.content() == small.reference(ALL, made(tmp_path / "reference")).content()
 
 
 MISSING = [
