@@ -131,7 +131,7 @@ class Workshop:
         """Return the federation's nodes, in its order. Raises ToolError and DataError."""
         shares, members = deal(inputs.federation, inputs.graph.classes), []
         for spec in inputs.federation.nodes():
-            plan = inputs.plans[spec.board]
+            plan = inputs.plans[spec.kind]
             encoder = None if plan.kernel == "fixed" else self.encoder(plan.sub_model.graph.parameters)
             members.append(Member(spec.name, self.node(plan, inputs.weights), shares[spec.name], encoder, way))
         return members
@@ -178,7 +178,7 @@ def uploads(inputs: Inputs) -> dict[str, int]:
     all float32 nodes."""
     found = dict.fromkeys(("float32", "planned", "8 bits"), 0)
     for spec in inputs.federation.nodes():
-        plan = inputs.plans[spec.board]
+        plan = inputs.plans[spec.kind]
         count, weights = plan.sub_model.graph.parameters, weight_bytes(plan)
         rounded = weights if plan.kernel == "fixed" else encoded_size(Encoding.DELTA_Q8, count)
         found["float32"] += encoded_size(Encoding.DELTA_F32, count)

@@ -243,7 +243,8 @@ def best(board: Board, graph: Graph, tiers: Sequence[Tier], training: Training) 
         found = _plan(board, graph, ordered, tier, training)
         if found.fits:
             return found
-    raise PlanError(_with_reason(found, "no tier fits: add a narrower tier to [tiers], or use a larger board").reason)
+    mend = "add a narrower tier to [tiers]" if len(ordered) > 1 else "make the model smaller"
+    raise PlanError(_with_reason(found, f"no tier fits: {mend}, or use a larger board").reason)
 
 
 def _with_reason(found: Plan, instead: str) -> Plan:

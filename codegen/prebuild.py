@@ -91,21 +91,24 @@ def firmware_hash(root: Path) -> int:
     return int(fingerprint(sorted(sources), root)[:8], 16)
 
 
-def generate(root: Path, board: str, federation: Path, out: Path) -> bool:
-    """Make `out`/model.h and protocol.h if something that they are made from has changed; True if they were made."""
+def generate(root: Path, board: str, federation: Path, out: Path, model: str = "") -> bool:
+    """Make `out`/model.h and protocol.h if something that they are made from has changed; True if they were made.
+
+    `model`: the file of a node's own, as the federation file names it.
+    """
     if not federation.is_file():
         raise PrebuildError(
             f"no federation file {federation}; give one by TIERFED_FEDERATION or by custom_federation in platformio.ini"
         )
     keys = sorted(path.name for path in (federation.parent / "keys").glob("*.key"))  # who has one, not what they are
-    stamp, wanted = out / "inputs.sha256", " ".join([fingerprint(inputs(root, federation), root), *keys])
+    stamp, wanted = out / "inputs.sha256", " ".join([fingerprint(inputs(root, federation), root), *keys, model])
     made = all((out / name).is_file() for name in OUTPUTS)
     if made and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return False
     out.mkdir(parents=True, exist_ok=True)
     python = find_python(root)
     command = [str(python), "-m", "coordinator", "generate", "--board", board]
-    command += ["--federation", str(federation), "--out", str(out)]
+    command += ["--federation", str(federation), "--out", str(out), *(["--model", model] if model else [])]
     # an IDE's own module path would shadow the environment's packages
     clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     done = subprocess.run(command, cwd=root, env=clean, capture_output=True)
@@ -222,7 +225,7 @@ def configure(env: Any) -> None:
     ).resolve()
     if not board:
         raise PrebuildError(f"platformio.ini: [env:{env['PIOENV']}] has no board; expected `board` or `custom_board`")
-    if generate(root, board, federation, out):
+    if generate(root, board, federation, out, os.environ.get("TIERFED_MODEL", "")):
         print(f"Generated {out.relative_to(root) if root in out.parents else out} for {board}")
     place_shard(out, os.environ.get("TIERFED_SHARD", ""))
     key = os.environ.get("TIERFED_KEY", "")

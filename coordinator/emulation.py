@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from codegen.planner import Plan
 from coordinator import emulators, platformio
 from coordinator.data import write_shard
 from coordinator.errors import ToolchainError
-from coordinator.federation import Federation, NodeSpec
+from coordinator.federation import Federation, NodeSpec, own_name
 from coordinator.images import build_image, samples_held
 from coordinator.keys import key_file, load_key
 from coordinator.roster import node_uid
@@ -48,17 +49,20 @@ def build(
     watch: platformio.Watch | None = None,
     only: Sequence[str] | None = None,
 ) -> dict[str, Path]:
-    """Build the twins of all boards in the federation file, or of those in `only`; return each board's program.
+    """Build the twins of all kinds of nodes in the federation file, or of those in `only`; return each kind's program.
 
     `workspace` is where PlatformIO builds (None: the project's .pio); `watch` hears each board whose turn it is. Raises
     ToolchainError with what the build said.
     """
-    ids = only or sorted({spec.board for spec in federation.nodes()})
-    with platformio.workspace(workspace) as place:
-        variables = {"TIERFED_FEDERATION": str(federation.path)}
-        names = [f"native_{board}" for board in ids]
-        platformio.run("the twins could not be built", names, place, variables, watch=watch)
-    return {board: place / "build" / f"native_{board}" / "program" for board in ids}
+    specs = {spec.kind: spec for spec in federation.nodes() if only is None or spec.kind in only}
+    programs: dict[str, Path] = {}
+    for model in dict.fromkeys(spec.model for spec in specs.values()):
+        alike = {kind: f"native_{spec.board}" for kind, spec in sorted(specs.items()) if spec.model == model}
+        with platformio.workspace(workspace, own_name(model) if model else None) as place:
+            variables = {"TIERFED_FEDERATION": str(federation.path), "TIERFED_MODEL": model or ""}
+            platformio.run("the twins could not be built", list(alike.values()), place, variables, watch=watch)
+        programs |= {kind: place / "build" / name / "program" for kind, name in alike.items()}
+    return programs
 
 
 def build_images(
@@ -67,7 +71,7 @@ def build_images(
 ) -> dict[str, Path]:  # fmt: skip
     """Build the image of every node whose board can be emulated, and the emulators; return the images by node.
 
-    `plans` by board; `folder` for the shards, `workspace` and `watch` as for build(). Raises ToolchainError, DataError.
+    `plans` by kind; `folder` for the shards, `workspace` and `watch` as for build(). Raises ToolchainError, DataError.
     """
     specs = [spec for spec in federation.nodes() if emulator_of(spec.board)]
     for kind in {emulator_of(spec.board) for spec in specs}:
@@ -113,7 +117,7 @@ class Twins:
         held: Mapping[str, int] | None = None,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
-        """Take the programs by board, the folder for the shards, and the images by node that run in emulators.
+        """Take the programs by kind of node, the folder for the shards, and the images by node that run in emulators.
 
         `held`: as for write_shards. `on_end` is told in a sentence of each twin that ends by itself.
         """
@@ -164,7 +168,7 @@ class Twins:
         """Return how a node is emulated, and what starts it."""
         uid, kind = node_uid(spec), emulator_of(spec.board)
         if spec.name not in self._images or kind is None:
-            return NATIVE, [str(self._programs[spec.board]), "--shard", str(shard), "--uid", uid, *self._key(spec)]
+            return NATIVE, [str(self._programs[spec.kind]), "--shard", str(shard), "--uid", uid, *self._key(spec)]
         return kind, emulators.command(kind, self._images[spec.name], boards.load(spec.board), uid)
 
     def _key(self, spec: NodeSpec) -> list[str]:
@@ -184,7 +188,8 @@ class Twins:
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            mend = f"build it with `pio run -e native_{spec.board}`"
+            model = f"TIERFED_MODEL={shlex.quote(spec.model)} " if spec.model else ""
+            mend = f"build it with `{model}pio run -e native_{spec.board}`"
             raise ToolchainError(f"{command[0]}: {error.strerror}; {mend}") from error
         self._processes.append(process)
         port = await self._port(process)

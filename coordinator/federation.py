@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -32,7 +33,7 @@ from codegen.planner import Training as PlanTraining
 from codegen.tiers import DEFAULT_TIERS, Select, Tier, tiers_from
 
 from .errors import FederationError
-from .federation_errors import FILE_NAME, TIER_NAME, UNIQUE_ID, At, explain, syntax_error
+from .federation_errors import FILE_NAME, PATTERNS, TIER_NAME, UNIQUE_ID, At, explain, syntax_error
 
 MAX_NODES = 10_000
 MAX_FILE = 1 << 20  # bytes; a federation file is a page, and anything larger is not one
@@ -60,6 +61,22 @@ class NodeSpec:
     board: str
     uid: str | None
     source: SampleSource = "flash"
+    model: str | None = None  # the file of its own model; None: a tier of the global one
+
+    @property
+    def own(self) -> str | None:
+        """What its own model is called, if it has one."""
+        return own_name(self.model) if self.model else None
+
+    @property
+    def kind(self) -> str:
+        """What it has in common with the nodes of its plan: the board, and its own model."""
+        return f"{self.board}+{self.own}" if self.own else self.board
+
+
+def own_name(model: str) -> str:
+    """Return what a node's own model is called, and its only tier: its file's name without the suffix."""
+    return PurePosixPath(model).stem
 
 
 class Table(BaseModel):
@@ -177,6 +194,7 @@ class Nodes(Table):
     board: Annotated[str, AfterValidator(_known_board)]
     count: Annotated[int, Field(ge=1, le=MAX_NODES)] = 1
     source: SampleSource = "flash"  # of its samples
+    model: Annotated[str, Field(min_length=1)] | None = None  # its own, instead of a tier of the global one
     name: Name | None = None
     uid: Annotated[str, Field(pattern=UNIQUE_ID)] | None = None
 
@@ -231,6 +249,7 @@ class Federation(Table):
                 ("aggregation", "method"),
                 f"is {self.aggregation.method!r}, which distils on a proxy set; expected a [proxy] table with images",
             )
+        self._check_own_models()
         for loc, built in BUILT.items():
             found: Any = self
             for key in loc:
@@ -241,6 +260,34 @@ class Federation(Table):
         if least > most:
             raise At(("aggregation", "min_nodes"), f"is {least}; expected at most {most}, the number of nodes")
         return self
+
+    def _check_own_models(self) -> None:
+        """Raise At for an own model whose name is another's: it names the tier in HELLO, tables and checkpoints."""
+        files: dict[str, str] = {}
+        for index, entry in enumerate(self.entries):
+            if entry.model is None:
+                continue
+            place, name = ("nodes", index, "model"), own_name(entry.model)
+            if entry.model == self.model.path:
+                raise At(place, f"is {entry.model!r}, the global model; leave it out, and it trains a tier of that")
+            if self.aggregation.method == "substructure" or not self.proxy.images:
+                raise At(
+                    place,
+                    f"is {entry.model!r}, which shares nothing with the global model that could be averaged; expected "
+                    'a [proxy] table with images, and method = "hybrid" or "distillation" in [aggregation]',
+                )
+            if not re.fullmatch(TIER_NAME, name):
+                raise At(place, f"is {entry.model!r}; expected a file whose name is {PATTERNS[TIER_NAME]}")
+            if name in self.tiers:
+                raise At(place, f"is {entry.model!r}, but [tiers] has a tier {name!r}; expected another name")
+            if files.setdefault(name, entry.model) != entry.model:
+                raise At(place, f"is {entry.model!r}, but {files[name]!r} is called {name!r} too; rename one")
+
+    @property
+    def own_models(self) -> dict[str, Path]:
+        """The files of the models that nodes have of their own, by name, in file order."""
+        files = (entry.model for entry in self.entries if entry.model is not None)
+        return {own_name(file): self.directory / file for file in files}
 
     def nodes(self) -> list[NodeSpec]:
         """Return the nodes in file order, counts expanded: `count = 2` of esp32dev is esp32dev-1 and esp32dev-2."""
@@ -253,7 +300,8 @@ class Federation(Table):
             for _ in range(entry.count):
                 used[stem] += 1
                 name = stem if entry.name and entry.count == 1 else f"{stem}-{used[stem]}"
-                yield index, NodeSpec(name, entry.board, entry.uid.lower() if entry.uid else None, entry.source)
+                uid = entry.uid.lower() if entry.uid else None
+                yield index, NodeSpec(name, entry.board, uid, entry.source, entry.model)
 
     @property
     def path(self) -> Path:

@@ -55,7 +55,7 @@ class Flasher:
         answer as it should LinkError and FirmwareMismatch.
         """
         await asyncio.to_thread(_try_port, port)
-        federation, plan = self._inputs.federation, self._inputs.plans[spec.board]
+        federation, plan = self._inputs.federation, self._inputs.plans[spec.kind]
         tier = plan.sub_model.tier.name
         before = {each.name for each in list_ports()}
         self._say(
@@ -67,7 +67,7 @@ class Flasher:
         self._say(f"{spec.name}: uploaded; waiting for it to answer …")
         found = await self._answer(spec, port, before)
         await found.session.close()
-        check(found, plan, federation.path, spec.name)
+        check(found, plan, federation.path, spec)
         held = self.held.get(spec.name, found.hello.samples)  # a stream or a sensor brings what the image has not
         if (found.uid, found.hello.samples) != (node_uid(spec), held):
             raise FirmwareMismatch(
@@ -78,7 +78,7 @@ class Flasher:
 
     async def _answer(self, spec: NodeSpec, port: str, before: set[str]) -> Found:
         """Greet the board, over and over while it boots; one with USB of its own may come back under another name."""
-        rates = rates_of([self._inputs.plans[spec.board].board])
+        rates = rates_of([self._inputs.plans[spec.kind].board])
         until = time.monotonic() + BOOT_SECONDS
         while True:
             new = [each.name for each in list_ports() if each.name not in before]

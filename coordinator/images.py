@@ -1,6 +1,7 @@
 """The image of one node: its tier, its samples and its id compiled in, as it is flashed or run in an emulator.
 
-Images of one board are built in one folder, one after the other, so that each compiles no more than what differs.
+Images of one board and model are built in one folder, one after the other, so that each compiles no more than what
+differs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def samples_held(federation: Federation, plans: Mapping[str, Plan]) -> dict[str,
     board has room for."""
     most = federation.data.samples_per_node
     specs = (spec for spec in federation.nodes() if spec.source == "flash")
-    return {spec.name: min(most, plans[spec.board].samples_in_flash) for spec in specs}
+    return {spec.name: min(most, plans[spec.kind].samples_in_flash) for spec in specs}
 
 
 def build_image(federation: Federation, spec: NodeSpec, shard: Path, folder: Path | None = None) -> Path:
@@ -30,7 +31,7 @@ def build_image(federation: Federation, spec: NodeSpec, shard: Path, folder: Pat
 
     `folder` is where PlatformIO builds (None: the project's .pio). Raises ToolchainError with what the build said.
     """
-    with platformio.workspace(folder) as place:
+    with platformio.workspace(folder, spec.own) as place:
         what = f"the image of {spec.name} could not be built"
         platformio.run(what, [spec.board], place, _variables(federation, spec, shard))
         built = built_image(place, spec.board)
@@ -51,7 +52,7 @@ def built_image(place: Path, board: str) -> Path:
 
 def upload_image(federation: Federation, spec: NodeSpec, shard: Path, port: str, folder: Path | None = None) -> None:
     """Build a node's image and upload it to the board on `port`. Raises ToolchainError with what PlatformIO said."""
-    with platformio.workspace(folder) as place:
+    with platformio.workspace(folder, spec.own) as place:
         what = f"{port}: {spec.name} could not be flashed"
         arguments = ["--target", "upload", "--upload-port", port]
         platformio.run(what, [spec.board], place, _variables(federation, spec, shard), arguments)
@@ -67,4 +68,5 @@ def _variables(federation: Federation, spec: NodeSpec, shard: Path) -> dict[str,
         "TIERFED_SHARD": str(shard.absolute()) if spec.source == "flash" else "",
         "TIERFED_UID": node_uid(spec),
         "TIERFED_KEY": str(key or ""),
+        "TIERFED_MODEL": spec.model or "",
     }

@@ -24,10 +24,13 @@ Watch = Callable[[str], None]
 
 
 @contextmanager
-def workspace(folder: Path | None = None) -> Iterator[Path]:
+def workspace(folder: Path | None = None, own: str | None = None) -> Iterator[Path]:
     """Have the folder that PlatformIO builds in (None: the project's .pio) to oneself: two builds in one place break
-    each other."""
+    each other. Images with a model of their `own` have a corner, in which no more than what differs is compiled, too.
+    """
     place = folder or WORKSPACE
+    if own:
+        place = place / "own" / own
     place.mkdir(parents=True, exist_ok=True)
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from coordinator.aggregation import Weights
 from coordinator.data import Dataset, load_dataset
 from coordinator.events import Evaluated, RoundAggregated, RunStarted
 from coordinator.federation import Federation
-from coordinator.global_model import global_model
+from coordinator.global_model import OwnModel, global_model, own_models
 from coordinator.journal import Line, event_name, of_kind, weights_sha256, write_durably
 from coordinator.state import Shapes
 from coordinator.tally import tally
@@ -33,8 +33,9 @@ class Inputs:
     graph: Graph
     weights: Weights  # before the first round
     dataset: Dataset
-    plans: dict[str, Plan]  # by board id
+    plans: dict[str, Plan]  # by what kind the nodes are: NodeSpec.kind
     notes: tuple[str, ...] = ()  # what there is to say of the plans, a sentence each
+    own: Mapping[str, OwnModel] = field(default_factory=dict)  # models that nodes have instead of a tier, by name
 
     @property
     def shapes(self) -> Shapes:
@@ -45,7 +46,8 @@ class Inputs:
     def fingerprint(self) -> str:
         """SHA-256, as hex, of the federation file's meaning, the initial weights and the data set."""
         digest = hashlib.sha256(self.federation.digest.encode())
-        digest.update(repr(self.graph.layers).encode() + weights_sha256(self.weights).encode())
+        for graph, weights in ((self.graph, self.weights), *(own[:2] for own in self.own.values())):
+            digest.update(repr(graph.layers).encode() + weights_sha256(weights).encode())
         data = self.dataset
         for array in (data.x_train, data.y_train, data.x_test, data.y_test):
             digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
@@ -57,9 +59,13 @@ def load(federation: Federation) -> Inputs:
     graph, weights, notes = global_model(federation)
     dataset = load_dataset(federation.data_path, federation.data.range, graph.classes)
     tiers, settings = federation.tier_list(), federation.plan_settings()
-    ids = dict.fromkeys(spec.board for spec in federation.nodes())
-    plans = {board: best(boards.load(board), graph, tiers, settings) for board in ids}
-    return Inputs(federation, graph, weights, dataset, plans, notes)
+    own = own_models(federation, graph)
+    plans = {}
+    for spec in {spec.kind: spec for spec in federation.nodes()}.values():
+        model = own[spec.own] if spec.own else None
+        whole, cuts = (model.graph, (model.tier,)) if model else (graph, tiers)
+        plans[spec.kind] = best(boards.load(spec.board), whole, cuts, settings)
+    return Inputs(federation, graph, weights, dataset, plans, notes, own)
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def summarise(inputs: Inputs, lines: Sequence[Line], fingerprint: str, digest: s
             NodeSummary(
                 name=spec.name,
                 board=spec.board,
-                tier=inputs.plans[spec.board].sub_model.tier.name,
+                tier=inputs.plans[spec.kind].sub_model.tier.name,
                 rounds_answered=did.rounds,
                 bytes_down=did.bytes_down,
                 bytes_up=did.bytes_up,

@@ -107,13 +107,13 @@ async def assemble(
 ) -> Roster:
     """Return the federation's nodes that answer on `ports` (or AUTO).
 
-    `plans` by board id; `pace` as for LinkNode; every port is opened by `open_port`; `insecure` lets nodes without a
-    key answer through a network. Raises FirmwareMismatch for a board with another model, source of samples or firmware,
-    ProtocolMismatch, LinkError for two boards of one id and if AUTO finds none, DataError for data that cannot be dealt
-    out, KeyFileError.
+    `plans` by kind of node; `pace` as for LinkNode; every port is opened by `open_port`; `insecure` lets nodes without
+    a key answer through a network. Raises FirmwareMismatch for a board with another model, source of samples or
+    firmware, ProtocolMismatch, LinkError for two boards of one id and if AUTO finds none, DataError for data that
+    cannot be dealt out, KeyFileError.
     """
     keys = keyring(federation)
-    rates = rates_of(boards.load(board) for board in plans)
+    rates = rates_of(plan.board for plan in plans.values())
     shares = _streamed(federation, plans)
     names = list(dict.fromkeys(ports))
     there: Callable[[], Sequence[str]] = likely_ports if names == [AUTO] else lambda: names
@@ -162,7 +162,7 @@ class _Gate:
 
     def node(self, spec: NodeSpec, board: Found) -> LinkNode:
         """Return the node of `spec`, yet to be opened. Raises FirmwareMismatch and AuthenticationError."""
-        plan = self.plans[spec.board]
+        plan = self.plans[spec.kind]
         check = partial(self._check, spec)
         check(board)
         self.search.hold(board)
@@ -172,7 +172,7 @@ class _Gate:
 
     def _check(self, spec: NodeSpec, found: Found) -> None:
         check_trust(found, spec, self.keys, self.insecure)
-        check(found, self.plans[spec.board], self.federation.path, spec.name)
+        check(found, self.plans[spec.kind], self.federation.path, spec)
 
     async def opened(self, node: LinkNode) -> LinkError | None:
         """Open a node; return why it cannot take part: one that has a key which is not here refuses everything."""
@@ -282,9 +282,9 @@ def check_trust(found: Found, spec: NodeSpec, keys: Mapping[str, NodeKey], insec
         )
 
 
-def check(found: Found, plan: Plan, federation: Path, node: str) -> None:
-    """Raise FirmwareMismatch unless the board of `node` runs firmware of this plan and these sources."""
-    hello, mend = found.hello, rebuild_command(found.port, plan, federation, node)
+def check(found: Found, plan: Plan, federation: Path, spec: NodeSpec) -> None:
+    """Raise FirmwareMismatch unless the board of a node runs firmware of this plan and these sources."""
+    hello, mend = found.hello, rebuild_command(found.port, federation, spec)
     tier = plan.sub_model.tier.name
     if hello.board != plan.board.id:
         raise FirmwareMismatch(
@@ -321,12 +321,13 @@ def sources_hash() -> int:
     return firmware_hash(boards.PROJECT_ROOT)
 
 
-def rebuild_command(port: str, plan: Plan, federation: Path, node: str) -> str:
+def rebuild_command(port: str, federation: Path, spec: NodeSpec) -> str:
     """Return what to type to bring a board's, or its twin's, firmware up to date."""
     if port.startswith(("/dev/pts/", "socket://127.", "socket://localhost")):
-        build = f"TIERFED_FEDERATION={shlex.quote(str(federation))} pio run -e native_{plan.board.id}"
+        model = f"TIERFED_MODEL={shlex.quote(spec.model)} " if spec.model else ""
+        build = f"TIERFED_FEDERATION={shlex.quote(str(federation))} {model}pio run -e native_{spec.board}"
         return f"rebuild it: `{build}` and start it again"
-    return f"rebuild it: `{flash_command(federation, node, port)}`"
+    return f"rebuild it: `{flash_command(federation, spec.name, port)}`"
 
 
 def flash_command(federation: Path, node: str, port: str = "") -> str:

@@ -119,7 +119,7 @@ class World:
         nodes, keys = [], keyring(self.federation)
         for spec in self.federation.nodes():
             library = Path(shutil.copy(self._images / spec.board / "node.so", folder / f"{spec.name}.so"))
-            plan = self.inputs.plans[spec.board]
+            plan = self.inputs.plans[spec.kind]
             key = keys.get(node_uid(spec))
             share, secret = self._shares[spec.name], None if key is None else key.secret
             nodes.append(SimulatedNode(spec.name, node_uid(spec), plan, library, share, secret))

@@ -87,7 +87,7 @@ async def _flash(
     found = assign(specs, await survey())
     rows, codes = [], []
     for spec in specs:
-        row, code = await _tried(flasher, spec, found[spec.name], inputs.plans[spec.board].sub_model.tier.name)
+        row, code = await _tried(flasher, spec, found[spec.name], inputs.plans[spec.kind].sub_model.tier.name)
         rows.append(row)
         codes.append(code)
     return rows, next((code for code in codes if code), 0)

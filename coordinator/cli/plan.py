@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import UsageError
 from .options import FederationOption, JsonOption, open_federation, print_json, print_table
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from codegen.planner import Plan
 
     from ..federation import Federation
+    from ..global_model import OwnModel
 
 BoardsOption = Annotated[
     list[str] | None, typer.Option("--board", "-b", metavar="BOARD", help="Only this board; may be repeated.")
@@ -76,24 +79,30 @@ def plan_rows(
     """Return one row for every board × tier, what `coordinator plan --json` prints; and what else there is to say."""
     import boards as package
 
-    from ..global_model import global_model
+    from ..global_model import global_model, own_models
 
     found = [package.load(board_id) for board_id in board_ids] if board_ids else package.all_boards()
     model = global_model(federation, board_ids)
-    return [row for board in found for row in _board_rows(board, model.graph, federation)], model.notes
+    own = own_models(federation, model.graph)
+    return [row for board in found for row in _board_rows(board, model.graph, own.values(), federation)], model.notes
 
 
-def _board_rows(board: Any, graph: Graph, federation: Federation) -> list[dict[str, Any]]:
+def _board_rows(
+    board: Any, graph: Graph, own: Iterable[OwnModel], federation: Federation
+) -> Iterator[dict[str, Any]]:
+    """Yield a board's rows: every tier of the global model, then the models that nodes have of their own."""
     from codegen import planner
 
     tiers, settings = federation.tier_list(), federation.plan_settings()
     plans = [planner.plan(board, graph, tiers, tier, settings) for tier in tiers]
-    try:
-        chosen = planner.best(board, graph, tiers, settings).sub_model.tier.name
-    except planner.PlanError:
-        chosen = None
+    plans += [planner.plan(board, each.graph, [each.tier], each.tier, settings) for each in own]
+    chosen = {spec.own for spec in federation.nodes() if spec.board == board.id}
+    with contextlib.suppress(planner.PlanError):
+        chosen.add(planner.best(board, graph, tiers, settings).sub_model.tier.name)
     samples, epochs = federation.data.samples_per_node, federation.training.epochs
-    return [_row(made, made.round_seconds(samples, epochs), made.sub_model.tier.name == chosen) for made in plans]
+    for made in plans:
+        wanted = made.fits and made.sub_model.tier.name in chosen
+        yield _row(made, made.round_seconds(samples, epochs), wanted)
 
 
 def _row(made: Plan, round_seconds: float, chosen: bool) -> dict[str, Any]:
@@ -151,17 +160,24 @@ def generate(
     board: Annotated[str, typer.Option("--board", "-b", help="Board id; `coordinator boards` lists them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for model.h and protocol.h.")],
     federation: FederationOption = None,
+    model: Annotated[str, typer.Option("--model", help="The model of its own that a node of this board names.")] = "",
 ) -> None:
     """Write a board's model.h and protocol.h, each only if it changed; PlatformIO's pre-build script runs this."""
     import boards as package
     from codegen.build import generate as write
 
-    from ..global_model import global_model
+    from ..federation import own_name
+    from ..global_model import global_model, own_models
 
     settings = open_federation(federation)
-    target = package.load(board)
-    model = global_model(settings)
-    made = write(target, model.graph, model.weights, settings.tier_list(), settings.plan_settings(), out)
+    target, whole, tiers = package.load(board), global_model(settings), settings.tier_list()
+    graph, weights = whole.graph, whole.weights
+    if model:
+        if model not in (spec.model for spec in settings.nodes()):
+            raise UsageError(f'--model {model}: no node of {settings.path} names it; expected model = "{model}" there')
+        graph, weights, tier = own_models(settings, graph)[own_name(model)]
+        tiers = (tier,)
+    made = write(target, graph, weights, tiers, settings.plan_settings(), out)
     print_json(
         {
             "board": target.id,

@@ -182,7 +182,7 @@ async def _emulate(federation: Federation, built: Built, folder: Path, as_json: 
 
 @dataclass(frozen=True)
 class Built:
-    """What there is to start: native twins by board, and by node the images that run in emulators."""
+    """What there is to start: native twins by kind of node, and by node the images that run in emulators."""
 
     programs: dict[str, Path]
     images: dict[str, Path]
@@ -212,7 +212,7 @@ def build_twins(federation: Federation, shards: Path, emulate: Emulate = Emulate
     isa = emulate is Emulate.ISA
     nodes = federation.nodes()
     emulated = {node.board for node in nodes if isa and emulator_of(node.board)}
-    native = sorted({node.board for node in nodes} - emulated)
+    native = sorted({node.kind for node in nodes if node.board not in emulated})
     programs: dict[str, Path] = {}
     if native:
         with counting("building the twins", len(native)) as watch:

@@ -9,7 +9,6 @@ from typing import cast
 import pytest
 
 import boards
-from codegen.planner import Training, best
 from codegen.protocol import PROTOCOL_VERSION, Hello
 from coordinator import roster
 from coordinator.connection import Found, rates_of
@@ -19,9 +18,10 @@ from coordinator.keys import NodeKey
 from coordinator.link.errors import AuthenticationError, LinkError
 from coordinator.link.session import Session
 from coordinator.roster import check, check_trust, check_unique, flash_command, match, named_uid, rebuild_command
-from tests.coordinator.test_rounds import GRAPH, plan
+from tests.coordinator.test_rounds import plan
 
 FEDERATION = Path("/home/me/f.toml")
+NODE = NodeSpec("a", "esp32dev", None)
 
 
 def found(uid: str, board: str = "esp32dev", port: str = "/dev/ttyUSB0", **changes: object) -> Found:
@@ -89,19 +89,19 @@ def test_one_id_on_two_ports_is_refused() -> None:
     ],
 )  # fmt: skip
 def test_other_firmware_is_refused_with_both_sides_named(changes: dict[str, object], sentence: str) -> None:
-    check(found(uid(1)), plan("expanded"), FEDERATION, "a")
+    check(found(uid(1)), plan("expanded"), FEDERATION, NODE)
     with pytest.raises(FirmwareMismatch) as refusal:
-        check(found(uid(1), **changes), plan("expanded"), FEDERATION, "a")  # type: ignore[arg-type]
+        check(found(uid(1), **changes), plan("expanded"), FEDERATION, NODE)  # type: ignore[arg-type]
     assert sentence in str(refusal.value)
     assert str(refusal.value).endswith(f"rebuild it: `{flash_command(FEDERATION, 'a', found(uid(1)).port)}`")
 
 
 @pytest.mark.parametrize("port", ["/dev/pts/7", "socket://127.0.0.1:9000"])
 def test_a_twin_is_rebuilt_otherwise(port: str) -> None:
-    made = best(boards.load("esp32dev"), GRAPH, plan("expanded").widths, Training())
-    assert rebuild_command(port, made, FEDERATION, "a").endswith("pio run -e native_esp32dev` and start it again")
-    assert "`TIERFED_FEDERATION='/home/my files/f.toml' pio" in rebuild_command(
-        port, made, Path("/home/my files/f.toml"), "a"
+    assert rebuild_command(port, FEDERATION, NODE).endswith("pio run -e native_esp32dev` and start it again")
+    own = replace(NODE, model="mlp.py")
+    assert "`TIERFED_FEDERATION='/home/my files/f.toml' TIERFED_MODEL=mlp.py pio" in rebuild_command(
+        port, Path("/home/my files/f.toml"), own
     )
 
 
