@@ -23,6 +23,13 @@ class Contribution:
     delta: Sequence[npt.NDArray[np.float32]]  # its trainable tensors: after training minus before
     samples: int  # it was trained on
     label_counts: tuple[int, ...]  # of those samples, per class
+    loss: float = 1.0  # mean of its last epoch, as it says
+    weight: float | None = None  # in a mean, as weighting.py has it; None: its samples
+
+    @property
+    def counts(self) -> float:
+        """How much it counts in a mean."""
+        return float(self.samples) if self.weight is None else self.weight
 
 
 class Aggregator(Protocol):
