@@ -21,7 +21,7 @@ from coordinator.events import Evaluated, RoundAggregated, RunStarted
 from coordinator.federation import Federation
 from coordinator.global_model import OwnModel, global_model, own_models
 from coordinator.journal import Line, event_name, of_kind, weights_sha256, write_durably
-from coordinator.state import Shapes
+from coordinator.state import Shapes, State
 from coordinator.tally import tally
 
 
@@ -40,7 +40,13 @@ class Inputs:
     @property
     def shapes(self) -> Shapes:
         """What the states of the run look like."""
-        return Shapes([tensor.shape for tensor in self.graph.tensors])
+        own = {name: [tensor.shape for tensor in each.graph.tensors] for name, each in self.own.items()}
+        return Shapes([tensor.shape for tensor in self.graph.tensors], own=own)
+
+    @property
+    def state(self) -> State:
+        """What the first round begins with."""
+        return State(self.weights, own={name: each.weights for name, each in self.own.items()})
 
     @property
     def fingerprint(self) -> str:

@@ -31,6 +31,7 @@ PATIENCE_SECONDS = 30.0
 GRACE_SECONDS = 10.0
 RETURN_SECONDS = 2.0  # of every later round: it may be there again
 LOOK_SECONDS = 0.25
+GLOBAL = ""  # where a model that nodes have of their own has its name
 
 
 @dataclass(frozen=True)
@@ -165,24 +166,41 @@ async def run_round(
         for task in (hurry, *tasks):
             task.cancel()
         await asyncio.gather(hurry, *tasks, return_exceptions=True)
+    models = {GLOBAL: (graph, state.weights)} | _own_models(nodes, state)  # what can be averaged with each other
     refused: dict[str, str] = {}
     if settings.plausible:
         trained = {node.name: rehearsed(node, state, settings) for node in nodes}
         suspects = [Suspect(each, settings.reach(number, each.samples + trained[each.node])) for each in contributions]
-        refused = implausible(suspects, graph, state.weights, earlier)
-    aggregator: Aggregator = Substructure(graph, state.weights)
+        for name, model in models.items():
+            alike = [suspect for suspect in suspects if model_of(suspect.contribution.sub_model, state) == name]
+            refused |= implausible(alike, *model, None if name else earlier)
+    aggregators: dict[str, Aggregator] = {name: Substructure(*model) for name, model in models.items()}
     answered = []
     for each in contributions:
         if each.node in refused:
             observer(NodeRefused(each.node, number, refused[each.node]))
         else:
-            aggregator.add(each)
+            aggregators[model_of(each.sub_model, state)].add(each)
             answered.append(each.node)
     enough = len(answered) >= settings.min_nodes
     reason = "" if enough else f"{len(answered)} of {len(nodes)} nodes answered; min_nodes is {settings.min_nodes}"
-    result = replace(state, weights=aggregator.result()) if enough else state
+    result = state
+    if enough:
+        weights = {name: aggregator.result() for name, aggregator in aggregators.items()}
+        result = replace(state, weights=weights.pop(GLOBAL), own={**state.own, **weights})
     observer(RoundAggregated(number, tuple(answered), enough, reason, clock() - started))
     return Outcome(result, tuple(answered), enough)
+
+
+def model_of(cut: SubModel, state: State) -> str:
+    """Return which model a sub-model is of: one that its node has of its own, or GLOBAL."""
+    return cut.tier.name if cut.tier.name in state.own else GLOBAL
+
+
+def _own_models(nodes: Sequence[Node], state: State) -> dict[str, tuple[Graph, Weights]]:
+    """Return the models that nodes have of their own, and their weights, by name: their only tier is all of them."""
+    cuts = {node.plan.sub_model.tier.name: node.plan.sub_model for node in nodes}
+    return {name: (cuts[name].graph, weights) for name, weights in state.own.items() if name in cuts}
 
 
 class RoundCuts:
@@ -200,9 +218,10 @@ class RoundCuts:
         tier = plan.sub_model.tier
         key = tier.name, plan.kernel
         if key not in self._made:
-            cut = sub_model(self._graph, tier, self._order)
+            own = self.state.own.get(tier.name)
+            cut = sub_model(self._graph, tier, self._order) if own is None else plan.sub_model
             try:
-                self._made[key] = cut, pack(plan, cut.cut(self.state.weights))
+                self._made[key] = cut, pack(plan, cut.cut(self.state.weights if own is None else own))
             except ValueError as error:
                 raise NodeUnavailable(str(error)) from error
         return self._made[key]

@@ -142,7 +142,7 @@ class Part:
                 f"({str(runs[0]['federation'])[:12]}, now {self._fingerprint[:12]}); "
                 "put them back to --resume it, or give the new run another --run"
             )
-        return journal.last_checkpoint(self._inputs.shapes) or (0, State(self._inputs.weights))
+        return journal.last_checkpoint(self._inputs.shapes) or (0, self._inputs.state)
 
     async def train(
         self, ports: Sequence[str], pace: float = 1.0, open_port: Opener = open_port, insecure: bool = False

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ class Shapes:
 
     tensors: Sequence[tuple[int, ...]]  # of the global model, in graph.tensors order
     targets: tuple[int, int] = (0, 0)  # proxy images × classes
+    own: Mapping[str, Sequence[tuple[int, ...]]] = field(default_factory=dict)  # of models that nodes have of their own
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class State:
     targets: Targets | None = None  # of the proxy images, from the last ensemble
     average: Weights | None = None  # of the weights, over rounds
     server: tuple[Weights, ...] = ()  # the server optimiser's moments
+    own: Mapping[str, Weights] = field(default_factory=dict)  # of the models that nodes have of their own, by name
 
     @property
     def result(self) -> Weights:
@@ -56,6 +58,8 @@ class State:
         yield from _named("average", self.average or [])
         for moment, tensors in enumerate(self.server):
             yield from _named(_server(moment), tensors)
+        for name, tensors in self.own.items():
+            yield from _named(_own(name), tensors)
 
 
 def read_state(content: bytes, shapes: Shapes) -> State | None:
@@ -64,10 +68,12 @@ def read_state(content: bytes, shapes: Shapes) -> State | None:
     count = len(shapes.tensors)
     groups = {name: _names(name, count) for name in ("tensor", "average", *map(_server, range(SERVER_TENSORS)))}
     optional = [name for group, names in groups.items() if group != "tensor" for name in names]
-    model = sum(4 * math.prod(shape) + HEADER_BYTES for shape in shapes.tensors)
-    most = model * len(groups) + math.prod(shapes.targets) + HEADER_BYTES
+    owned = {name: _names(_own(name), len(tensors)) for name, tensors in shapes.own.items()}
+    needed = [*groups["tensor"], *(name for names in owned.values() for name in names)]
+    own_size = sum(map(_size, shapes.own.values()))
+    most = _size(shapes.tensors) * len(groups) + own_size + math.prod(shapes.targets) + HEADER_BYTES
     try:
-        arrays = read_npz(io.BytesIO(content), groups["tensor"], ["targets", *optional], most=most)
+        arrays = read_npz(io.BytesIO(content), needed, ["targets", *optional], most=most)
     except NpzError:
         return None
     targets = arrays.pop("targets", None)
@@ -79,8 +85,17 @@ def read_state(content: bytes, shapes: Shapes) -> State | None:
         if tensors and not _are_weights(tensors, shapes.tensors):
             return None
         found[group] = tensors
+    own = {name: [arrays[tensor] for tensor in names] for name, names in owned.items()}
+    if not all(_are_weights(tensors, shapes.own[name]) for name, tensors in own.items()):
+        return None
     moments = [found[_server(moment)] for moment in range(SERVER_TENSORS)]
-    return State(found["tensor"], targets, found["average"] or None, tuple(moment for moment in moments if moment))
+    kept = tuple(moment for moment in moments if moment)
+    return State(found["tensor"], targets, found["average"] or None, kept, own)
+
+
+def _size(shapes: Sequence[tuple[int, ...]]) -> int:
+    """Return the most bytes that float32 tensors take in a file."""
+    return sum(4 * math.prod(shape) + HEADER_BYTES for shape in shapes)
 
 
 def _named(group: str, tensors: Weights) -> Iterator[tuple[str, Array]]:
@@ -93,6 +108,10 @@ def _names(group: str, count: int) -> list[str]:
 
 def _server(moment: int) -> str:
     return f"server{moment}_"
+
+
+def _own(name: str) -> str:
+    return f"own_{name}_"
 
 
 def _are_weights(tensors: Weights, shapes: Sequence[tuple[int, ...]]) -> bool:

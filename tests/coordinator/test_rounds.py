@@ -12,7 +12,7 @@ import pytest
 import boards
 from codegen.graph import Graph, Layer
 from codegen.planner import Plan, Training, best
-from codegen.tiers import Select, tiers_from
+from codegen.tiers import Select, Tier, tiers_from
 from codegen.weights import unpack
 from coordinator import rounds
 from coordinator.aggregation import Weights
@@ -37,9 +37,13 @@ def plan(tier: str, kernel: str = "f32") -> Plan:
     return best(board, GRAPH, [each for each in widths if each.name == tier], Training())
 
 
-def weights() -> Weights:
+def draw(graph: Graph) -> Weights:
     rng = np.random.default_rng(5)
-    return [rng.normal(size=tensor.shape).astype(np.float32) for tensor in GRAPH.tensors]
+    return [rng.normal(size=tensor.shape).astype(np.float32) for tensor in graph.tensors]
+
+
+def weights() -> Weights:
+    return draw(GRAPH)
 
 
 @dataclass
@@ -100,6 +104,45 @@ def test_the_order_of_arrival_changes_nothing() -> None:
         assert outcome.answered == ("a", "b", "c")
         results.append(bits(outcome.state.weights))
     assert results[0] == results[1] == results[2] != bits(weights())
+
+
+OWN = Graph("own", (replace(HIDDEN, out_shape=(1, 1, 5)), replace(LOGITS, in_shape=(1, 1, 5))), 3, True)
+
+
+class Owner(Local):
+    """A node with a model of its own."""
+
+    @property
+    def plan(self) -> Plan:
+        return best(boards.load("esp32dev"), OWN, [Tier("own", 1.0)], Training())
+
+
+def test_a_model_of_their_own_is_averaged_by_those_that_have_it() -> None:
+    own = draw(OWN)
+    state = State(weights(), own={"own": own, "nobody's": own})
+    others = [Local("a"), Local("b", "base")]
+    owners = [Owner("c", label_counts=(8, 1, 1)), Owner("d", label_counts=(1, 1, 3))]
+    mixed = asyncio.run(run_round(1, GRAPH, state, [others[0], owners[0], others[1], owners[1]], SETTINGS, print)).state
+    assert bits(mixed.weights) == bits(play(others)[0].state.weights)
+    assert owners[0].orders[0].weights == b"".join(bits(own))
+    assert list(mixed.own) == list(state.own) and bits(mixed.own["nobody's"]) == bits(own)
+    deltas = [asyncio.run(owner.train(owner.orders[0])).delta for owner in owners]
+    for tensor, before, one, other in zip(mixed.own["own"], own, *deltas, strict=True):
+        np.testing.assert_allclose(tensor, before + (10 * one + 5 * other) / 15, rtol=1e-5, atol=1e-6)
+
+
+def test_who_has_a_model_of_its_own_is_judged_beside_its_like() -> None:
+    """A hundred times the norm that others have is too much among them, not of weights a hundred times as large."""
+    large = 100 * np.ones(1, np.float32)
+    state = State(weights(), own={"own": [tensor * large for tensor in draw(OWN)]})
+
+    def grown(update: Update) -> Update:
+        return replace(update, delta=[delta * large for delta in update.delta])
+
+    nodes = [*(Local(name) for name in "abcd"), Owner("e", change=grown)]
+    events: list[Event] = []
+    outcome = asyncio.run(run_round(1, GRAPH, state, nodes, SETTINGS, events.append))
+    assert outcome.answered == ("a", "b", "c", "d", "e") and not failures(events, NodeRefused)
 
 
 def test_what_a_node_is_told() -> None:

@@ -10,6 +10,7 @@ from coordinator.aggregation import Weights
 from coordinator.state import Shapes, State, read_state
 
 SHAPES = Shapes([(2, 3), (3,)], (4, 2))
+OWNED = replace(SHAPES, own={"mlp": [(2, 3), (3,)], "b": [(3,)]})
 
 
 def weights(seed: int) -> Weights:
@@ -35,6 +36,14 @@ def test_a_state_comes_back_to_the_bit(state: State) -> None:
     assert (read.targets is None, read.average is None, len(read.server)) == (
         state.targets is None, state.average is None, len(state.server)
     )  # fmt: skip
+
+
+def test_models_of_their_own_come_back_by_name() -> None:
+    state = State(weights(1), own={"mlp": weights(2), "b": weights(3)[1:]})
+    read = read_state(state.content(), OWNED)
+    assert read is not None and read.content() == state.content() and list(read.own) == ["mlp", "b"]
+    for wrong in ({"mlp": weights(2)}, {"mlp": weights(2), "b": weights(3)[:1]}):
+        assert read_state(State(weights(1), own=wrong).content(), OWNED) is None
 
 
 def test_the_result_is_the_average_if_there_is_one() -> None:
