@@ -46,8 +46,6 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 BUILT: dict[tuple[str, ...], tuple[Any, ...]] = {  # what there is of a key's values, while there is not all
     ("proxy", "images"): (0,),
-    ("aggregation", "weights"): ("samples",),
-    ("aggregation", "robust"): ("none",),
     ("aggregation", "server"): ("none",),
     ("aggregation", "average"): (0.0,),
 }

@@ -18,9 +18,10 @@ from codegen.graph import Graph
 from codegen.planner import EncodingChoice, Plan
 from codegen.tiers import Select, SubModel, channel_order, sub_model
 from codegen.weights import pack
-from coordinator.aggregation import Aggregator, Contribution, Weights
+from coordinator.aggregation import Contribution, Weights
 from coordinator.aggregation.plausibility import Suspect, implausible
-from coordinator.aggregation.substructure import Substructure
+from coordinator.aggregation.robust import Rule, aggregator
+from coordinator.aggregation.weighting import Weighting, weighted
 from coordinator.events import NodeAnswered, NodeFailed, NodeRefused, Observer, RoundAggregated, RoundStarted
 from coordinator.state import State, Targets
 
@@ -124,6 +125,9 @@ class Settings:
     most_samples: int  # that a node can have
     plausible: bool = True  # only what is plausible beside the others' updates is aggregated
     rehearsals: int = 0  # times that a node trains each of its proxy images in an epoch
+    weights: Weighting = "samples"
+    robust: Rule = "none"
+    faulty: float = 0.2  # share of the nodes that the robust rules reckon with
     pace: float = 1.0  # how many times slower than its plan a node may be besides: emulators are
 
     def reach(self, number: int, samples: int) -> float:
@@ -174,22 +178,30 @@ async def run_round(
         for name, model in models.items():
             alike = [suspect for suspect in suspects if model_of(suspect.contribution.sub_model, state) == name]
             refused |= implausible(alike, *model, None if name else earlier)
-    aggregators: dict[str, Aggregator] = {name: Substructure(*model) for name, model in models.items()}
-    answered = []
     for each in contributions:
         if each.node in refused:
             observer(NodeRefused(each.node, number, refused[each.node]))
-        else:
-            aggregators[model_of(each.sub_model, state)].add(each)
-            answered.append(each.node)
-    enough = len(answered) >= settings.min_nodes
-    reason = "" if enough else f"{len(answered)} of {len(nodes)} nodes answered; min_nodes is {settings.min_nodes}"
+    believed = [each for each in contributions if each.node not in refused]
+    enough = len(believed) >= settings.min_nodes
+    reason = "" if enough else f"{len(believed)} of {len(nodes)} nodes answered; min_nodes is {settings.min_nodes}"
     result = state
     if enough:
-        weights = {name: aggregator.result() for name, aggregator in aggregators.items()}
+        weights = {}
+        for name, model in models.items():
+            own = [each for each in believed if model_of(each.sub_model, state) == name]
+            weights[name] = joined(own, *model, settings)
         result = replace(state, weights=weights.pop(GLOBAL), own={**state.own, **weights})
-    observer(RoundAggregated(number, tuple(answered), enough, reason, clock() - started))
-    return Outcome(result, tuple(answered), enough)
+    answered = tuple(each.node for each in believed)
+    observer(RoundAggregated(number, answered, enough, reason, clock() - started))
+    return Outcome(result, answered, enough)
+
+
+def joined(contributions: Sequence[Contribution], graph: Graph, weights: Weights, settings: Settings) -> Weights:
+    """Return the weights that a round's contributions to one model make of its `weights`."""
+    rule = aggregator(settings.robust, graph, weights, settings.faulty)
+    for each in weighted(contributions, settings.weights):
+        rule.add(each)
+    return rule.result()
 
 
 def model_of(cut: SubModel, state: State) -> str:
@@ -283,7 +295,7 @@ async def _ask(
         return None
     seconds = clock() - started
     observer(NodeAnswered(node.name, number, update.samples, update.loss, seconds, update.saturated))
-    return Contribution(node.name, cut, update.delta, update.samples, node.label_counts)
+    return Contribution(node.name, cut, update.delta, update.samples, node.label_counts, update.loss)
 
 
 def _too_late(node: Node, limit: float, pace: float) -> str:

@@ -103,6 +103,9 @@ def round_settings(federation: Federation) -> Settings:
         most_samples=federation.data.samples_per_node,
         plausible=aggregation.quarantine > 0,
         rehearsals=federation.proxy.rehearsals,
+        weights=aggregation.weights,
+        robust=aggregation.robust,
+        faulty=aggregation.faulty,
     )
 
 

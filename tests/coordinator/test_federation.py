@@ -150,7 +150,7 @@ SLIPS = [
         "aggregation.method is 'hybrid', which distils on a proxy set; expected a [proxy] table with images",
     ),
     ("min_nodes = 2", 'method = "hybird"', 24, 'did you mean "hybrid"?'),
-    ("min_nodes = 2", 'robust = "krum"', 24, "aggregation.robust is 'krum', which is not built yet; expected 'none'"),
+    ("min_nodes = 2", 'robust = "kurm"', 24, 'did you mean "krum"?'),
     ("min_nodes = 2", "average = 1", 24, "aggregation.average is 1; expected less than 1"),
     ("[aggregation]", "[proxy]\nrehearsals = 256\n[aggregation]", 24, "proxy.rehearsals is 256; expected 255 or less"),
     ("[aggregation]", "[proxy]\nimages = -1\n[aggregation]", 24, "proxy.images is -1; expected 0 or more"),

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from codegen.planner import Plan, Training, best
 from codegen.tiers import Select, Tier, tiers_from
 from codegen.weights import unpack
 from coordinator import rounds
-from coordinator.aggregation import Weights
+from coordinator.aggregation import Contribution, Weights
+from coordinator.aggregation.robust import Rule, aggregator
+from coordinator.aggregation.weighting import Weighting, weighted
 from coordinator.events import Event, NodeAnswered, NodeFailed, NodeRefused, RoundAggregated, RoundStarted
 from coordinator.rounds import Loss, NodeUnavailable, Order, Outcome, Settings, Update, run_round
 from coordinator.state import State
@@ -251,6 +254,32 @@ def test_what_is_not_plausible_is_not_aggregated(plausible: bool) -> None:
     assert (bits(outcome.state.weights) == bits(alone.state.weights)) == plausible
     assert outcome.answered == (("a", "b", "c") if plausible else ("a", "huge", "b", "c"))
     assert ["more than" in reason for reason in failures(events, NodeRefused).values()] == [True] * plausible
+
+
+JOINED = [
+    ({"weights": "uniform"}, "none", "uniform"),
+    ({"weights": "inverse_loss"}, "none", "inverse_loss"),
+    ({"robust": "median"}, "median", "samples"),
+    ({"robust": "krum", "faulty": 0.4}, "krum", "samples"),
+]
+
+
+@pytest.mark.parametrize(("changes", "rule", "weighting"), JOINED)
+def test_updates_are_joined_as_the_settings_say(changes: dict[str, Any], rule: Rule, weighting: Weighting) -> None:
+    nodes = [Local("a"), Local("b", change=lambda update: replace(update, loss=0.5)),
+             Local("c", "base", label_counts=(1, 1, 1)), Local("d"), Local("e")]  # fmt: skip
+    outcome, events = play(nodes, settings=replace(SETTINGS, **changes))
+    losses = {event.node: event.loss for event in events if isinstance(event, NodeAnswered)}
+    oracle = aggregator(rule, GRAPH, weights(), changes.get("faulty", 0.2))
+    given = []
+    for node in nodes:
+        update = asyncio.run(node.train(node.orders[0]))
+        given.append(Contribution(node.name, node.plan.sub_model, update.delta, update.samples, node.label_counts,
+                                  losses[node.name]))  # fmt: skip
+    for each in weighted(given, weighting):
+        oracle.add(each)
+    assert bits(outcome.state.weights) == bits(oracle.result())
+    assert bits(outcome.state.weights) != bits(play(nodes)[0].state.weights)
 
 
 def test_a_node_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
