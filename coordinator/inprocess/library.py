@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FIRMWARE = PROJECT_ROOT / "firmware"
 SOURCES = ("node/training.c", "node/samples.c", "ports/inprocess/inprocess.c")
+CACHE = PROJECT_ROOT / ".tierfed" / "inprocess"
 FLAGS = ("-std=c99", "-O2", "-shared", "-fPIC", "-ffp-contract=off")
 
 
@@ -41,17 +43,31 @@ def load(plan: Plan, weights: Sequence[np.ndarray]) -> ctypes.CDLL:
 
 @cache
 def _compiled(header: str) -> bytes:
+    """Return the library, from the cache if nothing that it is made of has changed: compiling takes seconds."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise CompilerError("no C compiler was found; expected cc, gcc or clang: apt-get install gcc libc6-dev")
+    files = {"model.h": header, "protocol.h": protocol_header()}
     sources = [*sorted((FIRMWARE / "engine").glob("*.c")), *(FIRMWARE / name for name in SOURCES)]
-    with tempfile.TemporaryDirectory(prefix="tierfed-") as name:
+    cached = CACHE / f"{_key(compiler, files)}.so"
+    if cached.is_file():
+        return cached.read_bytes()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
         folder = Path(name)
-        (folder / "model.h").write_text(header, encoding="utf-8")
-        (folder / "protocol.h").write_text(protocol_header(), encoding="utf-8")
+        for file, text in files.items():
+            (folder / file).write_text(text, encoding="utf-8")
         path = folder / "library.so"
         command = [compiler, *FLAGS, f"-I{folder}", f"-I{FIRMWARE}", *map(str, sources), "-o", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise CompilerError(f"{compiler} cannot compile the engine for this machine:\n{done.stderr}")
-        return path.read_bytes()
+        path.replace(cached)
+    return cached.read_bytes()
+
+
+def _key(compiler: str, files: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(repr((compiler, FLAGS, sorted(files.items()))).encode())
+    for source in sorted(FIRMWARE.rglob("*.[ch]")):
+        digest.update(str(source.relative_to(FIRMWARE)).encode() + source.read_bytes())
+    return digest.hexdigest()[:32]
