@@ -117,6 +117,7 @@ class Data(Table):
     split: Split = "iid"
     alpha: Positive = 0.3  # of dirichlet: the smaller, the more uneven
     classes_per_node: Annotated[int, Field(ge=1, le=65_535)] = 2  # of shards
+    validation: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # labelled training samples that no node holds
     range: tuple[float, float] = (0.0, 1.0)  # what 8-bit 0 and 255 mean to the model
 
     @field_validator("range")
@@ -138,6 +139,7 @@ class Training(Table):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     nested: bool = True
     logit_adjustment: bool = True
+    patience: Annotated[int, Field(ge=0, le=65_535)] = 0  # rounds that need not be better on validation; 0: any
 
     def rate(self, round_number: int) -> float:
         """Return the learning rate of a round, counted from 1."""
@@ -254,6 +256,13 @@ class Federation(Table):
                 found = getattr(found, key)
             if found not in built:
                 raise At(loc, f"is {found!r}, which is not built yet; expected {built[0]!r}")
+        patience = self.training.patience
+        if patience and not self.data.validation:
+            raise At(
+                ("training", "patience"),
+                f"is {patience}, but [data] has no validation images, by which alone a run may end early; expected "
+                "patience = 0, or [data] validation = 500 or so",
+            )
         least, most = self.aggregation.min_nodes, len(self.nodes())
         if least > most:
             raise At(("aggregation", "min_nodes"), f"is {least}; expected at most {most}, the number of nodes")

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 SEED_STREAM = 0x5045  # keeps these draws apart from every other use of the federation's seed
+VALIDATION_STREAM = 0x5641
+
+
+def kept_back(samples: int, validation: int, seed: int) -> tuple[Array, Array]:
+    """Return the indices of the samples that may be dealt out, and of the `validation` ones that no node may hold; both
+    rising. Raises DataError if none is left to deal out."""
+    if validation >= samples:
+        raise DataError(f"[data] validation = {validation}, but the data set has {samples} to train on; expected fewer")
+    order = np.random.default_rng([seed, VALIDATION_STREAM]).permutation(samples)
+    return np.sort(order[: samples - validation]), np.sort(order[samples - validation :])
 
 
 def partition(

@@ -131,6 +131,7 @@ SLIPS = [
     ("batch = 8", "batch = true", 19, "training.batch is true; expected a whole number"),
     ("batch = 8", "batch = 256", 19, "expected 255 or less"),
     ("rounds = 10", "rounds = 0", 18, "training.rounds is 0; expected 1 or more"),
+    ("rounds = 10", "patience = 3", 18, "training.patience is 3, but [data] has no validation images, by which alone"),
     ("rounds = 10", "rounds = 1979-05-27", 18, "training.rounds is ['1979-05-27']; expected a whole number"),
     ("= 0.1", "= inf", 20, "training.learning_rate is inf; expected a finite number"),
     ("= 0.1", "= -0.1", 20, "expected more than 0"),
