@@ -1,4 +1,4 @@
-"""How good every tier's slice of the global model is, on images that no node has."""
+"""How good every tier's slice of the global model is, class by class, on images that no node has."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from codegen.keras_model import keras_model, shaped
 from codegen.quiet import import_keras
 from codegen.tiers import SubModel
 
+Confusion = npt.NDArray[np.int64]  # [classes, classes]: images by what they show (row) and what is answered (column)
+
 BATCH = 2000  # images at once: large enough for TensorFlow, small enough for a laptop's memory
 
 
@@ -21,27 +23,44 @@ def preload() -> None:
     import_keras()
 
 
+def accuracy(counted: Confusion) -> float:
+    """Return the share of right answers, 0 to 1."""
+    return float(np.trace(counted) / counted.sum())
+
+
+def per_class(counted: Confusion) -> list[float | None]:
+    """Return the share of right answers among the images of each class, to four digits; None: there are no images."""
+    shown = counted.sum(axis=1)
+    return [round(int(right) / int(of), 4) if of else None for right, of in zip(np.diag(counted), shown, strict=True)]
+
+
 class Evaluator:
-    """Keras models of all tiers, made once; `accuracy` may be called from a worker thread."""
+    """Keras models of all tiers, made once; `confusion` may be called from a worker thread."""
 
     def __init__(self, images: npt.NDArray[np.float32], labels: npt.NDArray[Any], graph: Graph) -> None:
-        """Take test images [n, ...] as the model sees them, and their labels [n]."""
+        """Take images [n, ...] as the model sees them, and their labels [n]."""
         self._images = images.reshape(-1, *graph.input_shape)
-        self._labels = labels
+        self._labels = labels.astype(np.int64)
+        self._classes = graph.classes
         self._predictors: dict[Graph, tuple[Any, Callable[[Any], Any]]] = {}
 
     def accuracy(self, tiers: Sequence[SubModel], weights: Sequence[npt.NDArray[np.float32]]) -> dict[str, float]:
         """Return the share of right answers, 0 to 1, of each tier's slice of the global `weights`."""
-        return {cut.tier.name: self._correct(cut, weights) / len(self._labels) for cut in tiers}
+        return {tier: accuracy(counted) for tier, counted in self.confusion(tiers, weights).items()}
 
-    def _correct(self, cut: SubModel, weights: Sequence[npt.NDArray[np.float32]]) -> int:
+    def confusion(self, tiers: Sequence[SubModel], weights: Sequence[npt.NDArray[np.float32]]) -> dict[str, Confusion]:
+        """Return what each tier's slice of the global `weights` answers."""
+        return {cut.tier.name: self._count(cut, weights) for cut in tiers}
+
+    def _count(self, cut: SubModel, weights: Sequence[npt.NDArray[np.float32]]) -> Confusion:
         model, predict = self._predictor(cut.graph)
         model.set_weights(shaped(model, cut.cut(weights)))
-        right = 0
+        counted = np.zeros(self._classes**2, np.int64)
         for start in range(0, len(self._labels), BATCH):
             block = slice(start, start + BATCH)
-            right += int((predict(self._images[block]).numpy() == self._labels[block]).sum())
-        return right
+            cells = self._labels[block] * self._classes + predict(self._images[block]).numpy()
+            counted += np.bincount(cells, minlength=len(counted))
+        return counted.reshape(self._classes, self._classes)
 
     def _predictor(self, graph: Graph) -> tuple[Any, Callable[[Any], Any]]:
         """Return a graph's Keras model and its compiled argmax."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+Images = Literal["test", "validation"]
 Stage = Literal["connecting", "idle", "sending", "training", "fetching", "done", "lost"]
 
 
@@ -46,6 +47,7 @@ class NodeConnected(Event):
     encoding: str
     model: str  # hash of the sub-model, 8 hexadecimal digits
     firmware: str
+    labels: tuple[int, ...] = ()  # its samples, by class
 
 
 @dataclass(frozen=True)
@@ -219,11 +221,25 @@ class CheckpointWritten(Event):
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """Accuracy (0 to 1) of every tier's slice of the global model on the test images; round 0 is the initial model."""
+    """How every tier's slice of the global model after a round answers `images`; round 0 is the initial model.
+
+    `confusion` is [class shown][class answered], and kept of the last round and of each that was the best so far.
+    """
 
     round: int
-    accuracy: dict[str, float] = field(default_factory=dict)
+    accuracy: dict[str, float] = field(default_factory=dict)  # 0 to 1
     seconds: float = 0.0
+    images: Images = "test"  # validation: labelled training images that no node holds
+    per_class: dict[str, list[float | None]] = field(default_factory=dict)  # the same; None: no image of the class
+    confusion: dict[str, list[list[int]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoppedEarly(Event):
+    """No round after this one is run, though more were asked for; `reason` is a sentence."""
+
+    round: int
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .events import (
     BoardOffered,
     Evaluated,
     Event,
+    Images,
     NodeAnswered,
     NodeBack,
     NodeConnected,
@@ -39,6 +40,7 @@ from .events import (
     RoundStarted,
     RunEnded,
     RunStarted,
+    StoppedEarly,
     TwinEnded,
 )
 
@@ -82,6 +84,7 @@ class View:
     nodes: dict[str, NodeRow] = field(default_factory=dict)
     accuracy: dict[str, float] = field(default_factory=dict)
     evaluated: int = 0
+    images: Images = "test"
     ended: bool = False
     how: dict[str, str] = field(default_factory=dict)  # by node: native, or what emulates the chip; empty: not said
 
@@ -125,7 +128,7 @@ class View:
             case NodeQuarantined():
                 self.row(event.node).state = "quarantined"
             case Evaluated():
-                self.accuracy, self.evaluated = event.accuracy, event.round
+                self.accuracy, self.evaluated, self.images = event.accuracy, event.round, event.images
             case RunEnded():
                 self.ended = True
 
@@ -171,7 +174,8 @@ class View:
         """Return the accuracy of every tier as of the last evaluation."""
         if not self.accuracy:
             return "accuracy: not yet"
-        return f"accuracy after round {self.evaluated}: " + shares(self.accuracy)
+        kind = "" if self.images == "test" else f"{self.images} "
+        return f"{kind}accuracy after round {self.evaluated}: " + shares(self.accuracy)
 
 
 def shares(accuracy: dict[str, float]) -> str:
@@ -232,6 +236,8 @@ def notice(event: Event) -> str | None:
             return f"{event.port} says: {event.text}"
         case PortRefused():
             return event.reason
+        case StoppedEarly():
+            return f"no round after {event.round}: {event.reason}"
         case RoundAggregated() if not event.aggregated:
             return f"round {event.round} is not aggregated: {event.reason}"
     return None
@@ -288,12 +294,12 @@ class Watcher:
                 return f"{event.node}: {kind}, tier {event.tier}, batch {event.batch}, on {event.port}"
             case RoundAggregated():
                 self._aggregated[event.round] = event
-            case Evaluated() if event.round == 0:
-                return f"round 0/{self.view.rounds}: {shares(event.accuracy)}"
             case Evaluated():
                 done = self._aggregated.pop(event.round, None)  # the next round may have ended meanwhile
                 answered = f"{len(done.answered)} answered in {done.seconds:.1f} s, " if done else ""
-                return f"round {event.round}/{self.view.rounds}: {answered}{shares(event.accuracy)}"
+                plain = event.images == "test" and (done or not event.round)  # else the test comes after the rounds
+                what = "" if plain else f"{event.images} images: "
+                return f"round {event.round}/{self.view.rounds}: {answered}{what}{shares(event.accuracy)}"
         return None
 
     def _keep_frame(self) -> None:

@@ -16,7 +16,7 @@ PALETTE = (
     ("#444444", "#bbbbbb"),
 )
 WIDTH, HEIGHT = 760, 380
-LEFT, RIGHT, TOP, BOTTOM = 64, 150, 24, 48  # margins; the names of the lines stand on the right
+LEFT, RIGHT, TOP, BOTTOM = 82, 150, 24, 48  # margins; the names of the lines stand on the right
 Y_TICKS = (0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999)
 LABEL_GAP = 17  # between two names
 
@@ -49,8 +49,8 @@ def line_plot(lines: Mapping[str, Points], x_title: str, y_title: str) -> str:
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 10}" text-anchor="middle">{escape(x_title)}</text>')
     centre = (HEIGHT - BOTTOM + TOP) / 2
-    turn = f'transform="rotate(-90 16 {centre})"'
-    parts.append(f'<text x="16" y="{centre}" text-anchor="middle" {turn}>{escape(y_title)}</text>')
+    turn = f'transform="rotate(-90 14 {centre})"'
+    parts.append(f'<text x="14" y="{centre}" text-anchor="middle" {turn}>{escape(y_title)}</text>')
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" class="plot" role="img" '
@@ -78,7 +78,7 @@ def _style() -> str:
 def _line(index: int, name: str, at: Points, last: float, label_y: float) -> str:
     colour = f"c{index % len(PALETTE)}"
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
-    marks = "".join(_mark(index, x, y) for x, y in at) if len(at) <= 40 else ""
+    marks = "".join(mark(index, x, y) for x, y in at) if len(at) <= 40 else ""
     x = WIDTH - RIGHT
     return (
         f'<g class="{colour}"><polyline class="line" points="{path}"/>{marks}'
@@ -86,7 +86,7 @@ def _line(index: int, name: str, at: Points, last: float, label_y: float) -> str
     )
 
 
-def _mark(index: int, x: float, y: float) -> str:
+def mark(index: int, x: float, y: float) -> str:
     """Another shape for each line: colour is not the only difference."""
     r = 3.6
     shapes = (

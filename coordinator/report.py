@@ -12,6 +12,7 @@ from typing import Any
 from .errors import RunFileError
 from .events import (
     Evaluated,
+    Images,
     NodeConnected,
     NodeMissing,
     NodeTraffic,
@@ -21,6 +22,9 @@ from .events import (
 )
 from .journal import Line, of_kind, read_journal, write_durably
 from .plot import line_plot
+from .pretty import spans
+from .report_classes import class_section
+from .stopping import ranking
 from .tally import Tally, tally
 
 LIVE_PICTURE = "live.svg"  # in the run's folder: the live table as it looked in the last round
@@ -83,19 +87,20 @@ def write_report(folder: Path) -> Path:
 def write_pictures(run: Path, folder: Path) -> list[Path]:
     """Write accuracy.svg and, if the run kept a frame of its table, live.svg to `folder`; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    accuracy = folder / "accuracy.svg"
-    accuracy.write_text(accuracy_plot(history(_journal(run))), encoding="utf-8")
+    accuracy, lines = folder / "accuracy.svg", _journal(run)
+    accuracy.write_text(accuracy_plot(history(lines), _by(lines)), encoding="utf-8")
     if not (run / LIVE_PICTURE).is_file():
         return [accuracy]
     return [accuracy, Path(shutil.copyfile(run / LIVE_PICTURE, folder / LIVE_PICTURE))]
 
 
-def accuracy_plot(rounds: list[RoundLine]) -> str:
-    """Return accuracy by round, a line a tier, as SVG. The untrained model is left out: it would flatten the rest."""
+def accuracy_plot(rounds: list[RoundLine], images: Images = "test") -> str:
+    """Return accuracy on `images` by round, a line a tier, as SVG. The untrained model is left out: it would flatten
+    the rest."""
     shown = [row for row in rounds if row.round > 0] or rounds
     tiers = list(dict.fromkeys(tier for row in shown for tier in row.accuracy))
     lines = {tier: [(row.round, row.accuracy[tier]) for row in shown if tier in row.accuracy] for tier in tiers}
-    return line_plot(lines, "round", "test accuracy (error on a log scale)")
+    return line_plot(lines, "round", f"{images} accuracy (error on a log scale)")
 
 
 def _journal(folder: Path) -> list[Line]:
@@ -110,7 +115,11 @@ def _journal(folder: Path) -> list[Line]:
 
 def _content(folder: Path, lines: list[Line]) -> dict[str, Any]:
     started, ended = of_kind(lines, RunStarted), of_kind(lines, RunEnded)
-    rounds = history(lines)
+    rounds, settings = history(lines), _settings(folder)
+    evaluated = of_kind(lines, Evaluated)
+    tests = [line for line in evaluated if line.get("images", "test") == "test"]
+    by = _by(lines)
+    stood = ranking(lines, max((row.round for row in rounds), default=0))
     return {
         "name": started[0]["name"],
         "begun": datetime.fromtimestamp(started[0]["time"]).strftime("%Y-%m-%d %H:%M"),
@@ -118,20 +127,32 @@ def _content(folder: Path, lines: list[Line]) -> dict[str, Any]:
         "rounds_done": len({line["round"] for line in of_kind(lines, RoundAggregated)}),
         "seconds": f"{ended[-1]['seconds']:.1f} s" if ended else None,
         "ended": bool(ended),
-        "accuracy": rounds[-1].accuracy if rounds else {},
-        "plot": accuracy_plot(rounds),
+        "accuracy": (tests or evaluated)[-1]["accuracy"] if evaluated else {},
+        "images": (tests or evaluated)[-1].get("images", "test") if evaluated else "",
+        "by": by,
+        "best": stood[0] if stood else None,
+        "plot": accuracy_plot(rounds, by),
+        "classes": class_section(lines, evaluated, settings.get("training", {}).get("nested", True)),
         "warnings": warnings(lines),
         "nodes": node_table(lines),
         "links": link_table(lines),
         "history": rounds,
-        "settings": _settings(folder, started[-1], ended),
+        "settings": _setting_rows(settings, started[-1], ended),
     }
 
 
+def _by(lines: list[Line]) -> Images:
+    """Return which images the rounds were judged by."""
+    judged = {line.get("images") for line in of_kind(lines, Evaluated)}
+    return "validation" if "validation" in judged else "test"
+
+
 def history(lines: list[Line]) -> list[RoundLine]:
-    """Return the evaluated rounds, in order; of a round run twice (after a crash) the later one counts."""
+    """Return the evaluated rounds, in order; of a round run twice (after a crash) the later one counts. What the test
+    images say at the end of a run that has validation images is none of them."""
     aggregated = {line["round"]: line for line in of_kind(lines, RoundAggregated)}
-    evaluated = {line["round"]: line for line in of_kind(lines, Evaluated)}
+    by = _by(lines)
+    evaluated = {line["round"]: line for line in of_kind(lines, Evaluated) if line.get("images", "test") == by}
     rows = []
     for number, line in sorted(evaluated.items()):
         done = aggregated.get(number)
@@ -177,38 +198,61 @@ def _link(name: str, did: Tally) -> LinkLine:
 
 
 def warnings(lines: list[Line]) -> list[str]:
-    """Return what there is to know beside the figures, above all what went wrong and was survived; a sentence each."""
-    found = []
+    """Return what there is to know beside the figures, above all what went wrong and was survived; a sentence each.
+
+    What is the same in several rounds is said once.
+    """
+    found: dict[tuple[str, str], list[int]] = {}  # what stands before and after the rounds, and those
     for line in lines:
-        match line["event"]:
-            case "plan_noted":
-                found.append(f"{line['text'][0].upper()}{line['text'][1:]}.")
-            case "node_missing":
-                found.append(f"{line['node']}: no port answered for this {line['board']}.")
-            case "node_failed":
-                found.append(f"Round {line['round']} went on without {line['node']}: {line['reason']}.")
-            case "node_lost":
-                found.append(f"{line['node']} was lost in round {line['round']}: {line['reason']}.")
-            case "node_refused":
-                found.append(f"Round {line['round']} did not take the update of {line['node']}: {line['reason']}.")
-            case "node_quarantined":
-                found.append(f"{line['node']} is quarantined since round {line['round']}: {line['reason']}.")
-            case "node_answered" if line.get("saturated"):
-                held = f"a weight or logit was held at its limit {line['saturated']:,} times"
-                found.append(f"{line['node']}: {held} in round {line['round']}.")
-            case "round_aggregated" if not line["aggregated"]:
-                found.append(f"Round {line['round']} was not aggregated: {line['reason']}.")
-            case "run_started" if line["after_round"]:
-                found.append(f"The run was interrupted, and went on after round {line['after_round']}.")
-    return list(dict.fromkeys(found))
+        said = _warning(line)
+        if said is not None:
+            found.setdefault(said, []).append(line.get("round", 0))
+    sentences = (before + (_rounds(rounds) if after else "") + after for (before, after), rounds in found.items())
+    return [sentence[:1].upper() + sentence[1:] if sentence.startswith("round") else sentence for sentence in sentences]
 
 
-def _settings(folder: Path, started: Line, ended: list[Line]) -> list[tuple[str, str]]:
-    rows = []
+def _warning(line: Line) -> tuple[str, str] | None:
+    """Return what stands before and after the number of the round, or a whole sentence and ""; None: nothing."""
+    match line["event"]:
+        case "plan_noted":
+            return f"{line['text'][:1].upper()}{line['text'][1:]}.", ""
+        case "node_missing":
+            return f"{line['node']}: no port answered for this {line['board']}.", ""
+        case "node_failed":
+            return "", f" went on without {line['node']}: {line['reason']}."
+        case "node_lost":
+            return f"{line['node']} was lost in ", f": {line['reason']}."
+        case "node_refused":
+            return "", f" did not take the update of {line['node']}: {line['reason']}."
+        case "node_quarantined":
+            return f"{line['node']} is quarantined since ", f": {line['reason']}."
+        case "node_answered" if line.get("saturated"):
+            held = f"a weight or logit was held at its limit {line['saturated']:,} times"
+            return f"{line['node']}: {held} in ", "."
+        case "round_aggregated" if not line["aggregated"]:
+            return "Nothing was aggregated in ", f": {line['reason']}."
+        case "run_started" if line["after_round"]:
+            return f"The run was interrupted, and went on after round {line['after_round']}.", ""
+        case "stopped_early":
+            return f"The run ended after round {line['round']}: {line['reason']}.", ""
+    return None
+
+
+def _rounds(numbers: list[int]) -> str:
+    return f"round{'s' if len(set(numbers)) > 1 else ''} {spans(numbers)}"
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """Return the federation file, defaults written out, that the run has kept; {} if it cannot be read."""
     try:
         tables = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        tables = {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return tables if isinstance(tables, dict) else {}
+
+
+def _setting_rows(tables: dict[str, Any], started: Line, ended: list[Line]) -> list[tuple[str, str]]:
+    rows = []
     for table, value in tables.items():
         if isinstance(value, dict):
             rows += [(f"{table}.{key}", _shown(inner)) for key, inner in value.items() if inner is not None]

@@ -17,11 +17,12 @@ from codegen.model_file import load_keras
 from codegen.planner import Plan, best, plan
 from coordinator.aggregation import Weights
 from coordinator.data import Dataset, load_dataset
-from coordinator.events import Evaluated, RoundAggregated, RunStarted
+from coordinator.events import CheckpointWritten, Evaluated, Images, RoundAggregated, RunStarted, StoppedEarly
 from coordinator.federation import Federation
 from coordinator.global_model import OwnModel, global_model, own_models
 from coordinator.journal import Line, event_name, of_kind, weights_sha256, write_durably
 from coordinator.state import Shapes, State
+from coordinator.stopping import ranking
 from coordinator.tally import tally
 
 
@@ -96,15 +97,32 @@ class NodeSummary:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What every tier's slice of the global model after a round answers."""
+
+    round: int
+    file: str  # the checkpoint; empty: there is none, the round changed nothing
+    images: Images
+    accuracy: dict[str, float]
+    per_class: dict[str, list[float | None]]  # share of right answers; None: no image of the class
+    confusion: dict[str, list[list[int]]]  # images by class shown, then by class answered
+
+
+@dataclass(frozen=True)
 class Summary:
     """summary.json."""
 
     name: str
-    rounds: int
+    rounds: int  # that were run
     rounds_aggregated: int
     seconds: float
-    accuracy: dict[str, float]  # of every tier's slice, after the last round
-    history: list[dict[str, float]]  # the same after every round, from the untrained model on
+    accuracy: dict[str, float]  # of every tier's slice of global.keras, on the test images
+    history: list[dict[str, float]]  # after every round, from the untrained model on, on `images`
+    images: Images
+    stopped: str  # why before the last round that was asked for; empty: it was not
+    result: Judged  # global.keras: of the best round if there are validation images, else of the last
+    best: Judged | None  # by the validation images
+    last: Judged | None  # by the validation images
     nodes: list[NodeSummary]
     seed: int
     federation: str  # hash of all that the run depends on
@@ -135,7 +153,10 @@ def summarise(inputs: Inputs, lines: Sequence[Line], fingerprint: str, digest: s
     """Return the summary of a run from what was journaled; of a round run twice, the later one counts."""
     federation = inputs.federation
     aggregated = {line["round"]: line for line in of_kind(lines, RoundAggregated)}
-    evaluated = {line["round"]: line["accuracy"] for line in of_kind(lines, Evaluated)}
+    test, kept = ({line["round"]: line for line in judged_by(lines, images)} for images in ("test", "validation"))
+    history, best = kept or test, ranking(lines, federation.training.rounds)
+    result = _judged(lines, judged_by(lines, "test")[-1])
+    stopped = of_kind(lines, StoppedEarly)
     nodes = []
     for spec in federation.nodes():
         did = tally(lines, spec.name)
@@ -160,16 +181,34 @@ def summarise(inputs: Inputs, lines: Sequence[Line], fingerprint: str, digest: s
         )
     return Summary(
         name=federation.name,
-        rounds=federation.training.rounds,
+        rounds=stopped[-1]["round"] if stopped else federation.training.rounds,
         rounds_aggregated=sum(line["aggregated"] for line in aggregated.values()),
         seconds=round(seconds, 3),
-        accuracy=evaluated[max(evaluated)],
-        history=[evaluated[number] for number in sorted(evaluated)],
+        accuracy=result.accuracy,
+        history=[history[number]["accuracy"] for number in sorted(history)],
+        images="validation" if kept else "test",
+        stopped=stopped[-1]["reason"] if stopped else "",
+        result=result,
+        best=_judged(lines, kept[best[0].round]) if best else None,
+        last=_judged(lines, kept[max(kept)]) if kept else None,
         nodes=nodes,
         seed=federation.seed,
         federation=fingerprint,
         weights_sha256=digest,
     )
+
+
+def judged_by(lines: Sequence[Line], images: Images) -> list[Line]:
+    """Return what was evaluated on these images, in the order in which it was."""
+    return [line for line in of_kind(lines, Evaluated) if line.get("images", "test") == images]
+
+
+def _judged(lines: Sequence[Line], line: Line) -> Judged:
+    files = {line["round"]: line["file"] for line in of_kind(lines, CheckpointWritten)}
+    return Judged(
+        line["round"], files.get(line["round"], ""), line.get("images", "test"), line["accuracy"],
+        line.get("per_class", {}), line.get("confusion", {}),
+    )  # fmt: skip
 
 
 def earlier_seconds(lines: Sequence[Line]) -> float:

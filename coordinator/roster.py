@@ -358,6 +358,7 @@ def connected(node: LinkNode, federation: Federation) -> NodeConnected:
         encoding=node.encoding(federation.link.encoding).name.lower(),
         model=f"{hello.model:08x}",
         firmware=f"{hello.firmware:08x}",
+        labels=node.label_counts,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from codegen.tiers import SubModel, channel_order, nested, sub_model
@@ -13,31 +13,36 @@ from coordinator.aggregation import Weights
 from coordinator.boardlog import BoardLogs
 from coordinator.desk import offers
 from coordinator.errors import RunFailed, RunFileError
-from coordinator.evaluation import Evaluator
+from coordinator.evaluation import Confusion, Evaluator, accuracy, per_class
 from coordinator.events import (
     BoardOffered,
     CheckpointWritten,
     Evaluated,
     Event,
+    Images,
     Observer,
     PlanNoted,
     PortRefused,
     RoundAggregated,
     RunEnded,
     RunStarted,
+    StoppedEarly,
 )
 from coordinator.federation import Federation
 from coordinator.journal import Journal, weights_sha256, write_durably
 from coordinator.link.ports import Opener, open_port
 from coordinator.nodes import LinkNode
+from coordinator.pretty import pretty
 from coordinator.quarantine import due, quarantined
 from coordinator.report import SETTINGS, write_report
 from coordinator.results import Inputs, Summary, earlier_seconds, headers, load, summarise, write_keras
 from coordinator.roster import AUTO, Roster, assemble, connected, introductions
 from coordinator.rounds import Settings, run_round
+from coordinator.shares import validation_share
 from coordinator.state import State
+from coordinator.stopping import fruitless, improves, ranking
 
-Accuracy = Callable[[Sequence[SubModel], Weights], dict[str, float]]  # 0 to 1, by tier
+Judge = Callable[[Sequence[SubModel], Weights], dict[str, Confusion]]  # what every tier's slice answers
 
 BARREN_ROUNDS = 3  # without enough answers, one after the other: a pulled cable must not use up the rest of the run
 
@@ -64,9 +69,13 @@ async def run(
     """
     inputs = load(federation)
     dataset = inputs.dataset
-    evaluator = Evaluator(dataset.decode(dataset.x_test), dataset.y_test, inputs.graph)
+    judges: dict[Images, Judge] = {}
+    judges["test"] = Evaluator(dataset.decode(dataset.x_test), dataset.y_test, inputs.graph).confusion
+    kept = validation_share(federation, dataset)
+    if kept is not None:
+        judges["validation"] = Evaluator(dataset.decode(kept.x), kept.y, inputs.graph).confusion
     with Journal(folder, resume) as journal:
-        part = Part(inputs, journal, evaluator.accuracy, observer)
+        part = Part(inputs, journal, judges, observer)
         state = await part.train(ports, pace, open_port, insecure)
         return await asyncio.to_thread(part.finish, state.result)
 
@@ -112,8 +121,11 @@ def round_settings(federation: Federation) -> Settings:
 class Part:
     """One coordinator process's part of a run; a resumed run has several."""
 
-    def __init__(self, inputs: Inputs, journal: Journal, accuracy: Accuracy, observer: Observer | None = None) -> None:
-        """`accuracy` evaluates every tier's slice of some weights."""
+    def __init__(
+        self, inputs: Inputs, journal: Journal, judges: Mapping[Images, Judge], observer: Observer | None = None
+    ) -> None:
+        """`judges` have the images that they are called after; where one has validation images, test's are for the
+        end."""
         self._inputs = inputs
         self._journal = journal
         self._observer = observer
@@ -122,7 +134,8 @@ class Part:
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._before = earlier_seconds(journal.lines)
-        self._accuracy = accuracy
+        self._judges = judges
+        self._images: Images = "validation" if "validation" in judges else "test"  # of each round
 
     @property
     def _seconds(self) -> float:
@@ -193,12 +206,16 @@ class Part:
     async def rounds(self, roster: Roster, number: int, state: State, pace: float) -> State:
         """Run the rounds after `number`; each is evaluated while the next one trains."""
         settings = dataclasses.replace(round_settings(self._inputs.federation), pace=pace)
+        training = self._inputs.federation.training
         await self._catch_up(number)  # wakes up TensorFlow, too, which would hold up the links of a round
         evaluation: asyncio.Task[None] | None = None
         earlier = self._earlier(number)
         barren = 0  # rounds in a row that were not aggregated
         try:
-            for current in range(number + 1, self._inputs.federation.training.rounds + 1):
+            for current in range(number + 1, training.rounds + 1):
+                if self._fruitless(current - 1):
+                    self._stop(current - 1)
+                    break
                 free = self._free(roster, current)
                 outcome = await run_round(current, self._inputs.graph, state, free, settings, self.emit, earlier)
                 slices = self._slices(current, state.weights)
@@ -214,7 +231,9 @@ class Part:
                 if evaluation is not None:
                     await evaluation
                 evaluation = asyncio.create_task(self._evaluate(current, state.result, slices))
-            self._quarantine(roster.nodes, self._inputs.federation.training.rounds + 1)
+                if training.patience:
+                    await evaluation  # whether there is a next round hangs on it
+            self._quarantine(roster.nodes, training.rounds + 1)
             if evaluation is not None:
                 await evaluation
         finally:
@@ -258,10 +277,34 @@ class Part:
                 await self._evaluate(number, after.result, self._slices(number, before))
             before = after.weights if after is not None else before
 
+    def _fruitless(self, number: int) -> bool:
+        """Tell whether round `number` is the last because too many have not been better on the validation images."""
+        patience = self._inputs.federation.training.patience
+        return 0 < patience <= fruitless(self._journal.lines, number)
+
+    def _stop(self, number: int) -> None:
+        if not self._journal.events(StoppedEarly):  # else this is a run that had stopped before it was resumed
+            best = ranking(self._journal.lines, number)[0]
+            patience = self._inputs.federation.training.patience
+            held = f"{100 * best.accuracy:.2f} % of the validation images after round {best.round}"
+            self.emit(StoppedEarly(number, f"{held} is still the best, {patience} rounds later (patience)"))
+
     async def _evaluate(self, number: int, weights: Weights, slices: Sequence[SubModel]) -> None:
         started = self._loop.time()
-        accuracy = await asyncio.to_thread(self._accuracy, slices, weights)
-        self.emit(Evaluated(number, accuracy, self._loop.time() - started))
+        counted = await asyncio.to_thread(self._judges[self._images], slices, weights)
+        self.emit(self._evaluated(number, self._images, counted, self._loop.time() - started))
+
+    def _evaluated(self, number: int, images: Images, counted: dict[str, Confusion], seconds: float) -> Evaluated:
+        shares = {tier: accuracy(matrix) for tier, matrix in counted.items()}
+        widest = next(iter(shares.values()))
+        best = images == "validation" and improves(self._journal.lines, number, widest)
+        last = number == self._inputs.federation.training.rounds or images != self._images
+        kept = best or last or self._fruitless(number)
+        return Evaluated(
+            number, shares, seconds, images,
+            per_class={tier: per_class(matrix) for tier, matrix in counted.items()},
+            confusion={tier: matrix.tolist() for tier, matrix in counted.items()} if kept else {},
+        )  # fmt: skip
 
     def _slices(self, number: int, before: Weights) -> list[SubModel]:
         """Return every tier's slice as round `number` cut it, which began with weights `before`; widest first."""
@@ -270,18 +313,36 @@ class Part:
         return [sub_model(graph, tier, order) for tier in nested(graph, self._inputs.federation.tier_list())]
 
     def finish(self, weights: Weights) -> Summary:
-        """Write the model, the headers, the summary and the report."""
+        """Write the model, the headers, the summary and the report: of the best round by the validation images, or
+        else of `weights`, the last round's."""
         folder = self._journal.folder
+        weights = self._chosen(weights)
         write_keras(self._inputs.federation, weights, folder / "global.keras")
         for tier, header in headers(self._inputs, weights).items():
             write_durably(folder / f"model_{tier}.h", header.encode())
         return self.end(weights)
 
+    def _chosen(self, weights: Weights) -> Weights:
+        """Return the weights of the best round by the validation images, having put them to the test; without such
+        images, `weights`. A round whose checkpoint is gone is passed over."""
+        kept = {line["round"]: line for line in self._journal.events(CheckpointWritten)}
+        for best in ranking(self._journal.lines, self._inputs.federation.training.rounds):
+            line = kept.get(best.round)
+            found = None if line is None else self._journal.read_checkpoint(line, self._inputs.shapes)
+            chosen = self._inputs.weights if best.round == 0 else None if found is None else found.result
+            if chosen is not None:
+                before = self._earlier(best.round) or self._inputs.weights
+                counted = self._judges["test"](self._slices(max(best.round, 1), before), chosen)
+                self.emit(self._evaluated(best.round, "test", counted, 0.0))
+                return chosen
+        return weights
+
     def end(self, weights: Weights) -> Summary:
         """Journal that the run is over; write the summary and the report."""
         federation, folder, digest = self._inputs.federation, self._journal.folder, weights_sha256(weights)
-        self.emit(RunEnded(federation.training.rounds, self._seconds, digest))
+        stopped = [line["round"] for line in self._journal.events(StoppedEarly)]
+        self.emit(RunEnded(stopped[-1] if stopped else federation.training.rounds, self._seconds, digest))
         summary = summarise(self._inputs, self._journal.lines, self._fingerprint, digest, self._seconds)
-        write_durably(folder / "summary.json", (json.dumps(dataclasses.asdict(summary), indent=2) + "\n").encode())
+        write_durably(folder / "summary.json", (pretty(dataclasses.asdict(summary)) + "\n").encode())
         write_report(folder)
         return summary

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
+
+from ..pretty import pretty
 
 if TYPE_CHECKING:
     from ..federation import Federation
@@ -67,8 +67,7 @@ def open_federation(path: Path | None) -> Federation:
 
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
-    json.dump(value, sys.stdout, indent=2)
-    print(flush=True)  # emulate goes on after it
+    print(pretty(value), flush=True)  # emulate goes on after it
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:

@@ -275,4 +275,6 @@ def _finish(summary: Summary, folder: Path, as_json: bool) -> None:
         print_json(asdict(summary))
         return
     print(f"{summary.rounds} rounds in {summary.seconds:.1f} s: {shares(summary.accuracy)}")
+    if summary.best is not None:
+        print(f"the best by the validation images is round {summary.best.round}: global.keras holds it")
     print(f"{folder / 'summary.json'}  {folder / 'report.html'}  {folder / 'global.keras'}")

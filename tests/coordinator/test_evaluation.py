@@ -9,7 +9,7 @@ import numpy as np
 from boards import PROJECT_ROOT
 from codegen.model_file import load_graph, load_keras
 from codegen.tiers import DEFAULT_TIERS, channel_order, sub_model, tiers_from
-from coordinator.evaluation import Evaluator
+from coordinator.evaluation import Evaluator, accuracy, per_class
 
 MODEL = PROJECT_ROOT / "examples" / "mnist" / "model.py"
 
@@ -41,6 +41,24 @@ def test_a_slice_is_what_it_keeps() -> None:
         for whole, weight, axes in zip(alone, weights, cut.slices, strict=True):
             whole[np.ix_(*axes)] = weight[np.ix_(*axes)]
         assert evaluator.accuracy([cut], alone) == evaluator.accuracy([cut], weights)
+
+
+def test_what_is_taken_for_what_is_counted() -> None:
+    """Against Keras's own answers, counted one by one."""
+    graph, weights = load_graph(MODEL, None, 1)
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((2500, 28, 28), np.float32), rng.integers(0, 9, 2500)  # none of the last class
+    answers = load_keras(MODEL, 1).predict(images[..., None], batch_size=2500, verbose=0).argmax(axis=1)
+    cut = sub_model(graph, tiers_from({"all": 1.0})[0])
+    counted = Evaluator(images, labels, graph).confusion([cut], weights)["all"]
+    expected = np.zeros((10, 10), int)
+    for label, answer in zip(labels, answers, strict=True):
+        expected[label, answer] += 1
+    np.testing.assert_array_equal(counted, expected)
+    assert accuracy(counted) == (labels == answers).mean()
+    *shares, last = per_class(counted)
+    assert last is None
+    assert shares == [round(float((answers[labels == at] == at).mean()), 4) for at in range(9)]
 
 
 def test_tensorflow_does_not_greet_the_user() -> None:

@@ -13,7 +13,16 @@ import pytest
 
 from coordinator.cli import main
 from coordinator.errors import RunFileError
-from coordinator.events import Event, NodeAnswered, NodeRefused, NodeTraffic, PlanNoted
+from coordinator.events import (
+    Event,
+    NodeAnswered,
+    NodeFailed,
+    NodeRefused,
+    NodeTraffic,
+    PlanNoted,
+    RoundAggregated,
+    StoppedEarly,
+)
 from coordinator.journal import Journal
 from coordinator.live import notice
 from coordinator.plot import BOTTOM, HEIGHT, LABEL_GAP, LEFT, RIGHT, TOP, WIDTH, line_plot
@@ -115,6 +124,20 @@ def test_a_journal_from_before_fixed_point_is_read(tmp_path: Path) -> None:
     with Journal(folder, resume=True) as journal:
         assert all("saturated" not in line for line in journal.lines)
         assert not any("held at its limit" in found for found in warnings(journal.lines))
+
+
+def test_what_is_the_same_in_many_rounds_is_said_once(tmp_path: Path) -> None:
+    gone = [NodeFailed("small", number, "the port vanished") for number in (2, 3, 4, 6)]
+    other = NodeFailed("small", 5, "it fell silent")
+    barren = [RoundAggregated(number, (), False, "nobody answered", 1.0) for number in (3, 4)]
+    stopped = StoppedEarly(6, "it is no better")
+    with Journal(_run(tmp_path / "run", [RUN[0], *gone, other, *barren, stopped]), resume=True) as journal:
+        assert warnings(journal.lines) == [
+            "Rounds 2 to 4, 6 went on without small: the port vanished.",
+            "Round 5 went on without small: it fell silent.",
+            "Nothing was aggregated in rounds 3, 4: nobody answered.",
+            "The run ended after round 6: it is no better.",
+        ]
 
 
 @pytest.mark.parametrize("content", [None, "", "{}\n", "not JSON\n"])

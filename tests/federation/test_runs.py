@@ -4,6 +4,7 @@ import asyncio
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,6 +152,25 @@ def test_resuming_from_any_line_ends_in_the_same_bits(world: World, tmp_path: Pa
         assert again.weights_sha256 == whole.weights_sha256
         assert again.accuracy == whole.accuracy and again.history == whole.history
         assert [node.rounds_answered for node in again.nodes] == [3] * 4
+
+
+def test_the_best_round_by_validation_comes_out(world: World, tmp_path: Path) -> None:
+    """The data is easy, so that patience is soon at an end. A resumed run stops where it had, and holds the same."""
+    changes: dict[str, Any] = {"rounds": 20, "validation": 120, "training": "patience = 2"}
+    summary, events = world.run(tmp_path, **changes)
+    evaluated = [event for event in events if isinstance(event, Evaluated)]
+    judged = {event.round: event.accuracy for event in evaluated if event.images == "validation"}
+    best = max(judged, key=lambda number: (judged[number]["wide"], -number))
+    assert summary.best is not None and summary.last is not None
+    assert (summary.best.round, summary.best.accuracy, summary.result.round) == (best, judged[best], best)
+    assert summary.rounds == summary.last.round == max(judged) == best + 2 < 20 and str(best) in summary.stopped
+    assert summary.history == [judged[number] for number in sorted(judged)]
+    with np.load(tmp_path / summary.best.file) as kept:
+        assert weights_sha256([kept[name] for name in sorted(kept.files)]) == summary.weights_sha256
+    (tested,) = [event for event in evaluated if event.images == "test"]
+    assert tested.accuracy == summary.accuracy and sum(map(sum, tested.confusion["wide"])) == 400
+    again, _ = world.run(tmp_path, resume=True, **changes)
+    assert (again.weights_sha256, again.best, again.stopped) == (summary.weights_sha256, summary.best, summary.stopped)
 
 
 def test_a_port_that_is_busy_for_a_moment_is_waited_for(world: World, tmp_path: Path) -> None:

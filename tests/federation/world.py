@@ -31,6 +31,7 @@ narrow = 0.25
 path = "data.npz"
 samples_per_node = {samples}
 split = "{split}"
+validation = {validation}
 [training]
 rounds = {rounds}
 batch = 4
@@ -83,7 +84,8 @@ NODES |= {"flash": SOURCES.format("flash", "flash", "flash"), "sources": SOURCES
 FILE = SETTINGS + NODES["mixed"]
 DEFAULTS = {
     "seed": 1, "model": "model.py", "samples": 60, "split": "iid", "rounds": 2, "select": "prefix", "min_nodes": 2,
-    "encoding": "auto", "rate": 0.1, "training": "", "nodes": "mixed",
+    "encoding": "auto", "rate": 0.1, "training": "", "validation": 0,
+    "nodes": "mixed",
 }  # fmt: skip
 
 
