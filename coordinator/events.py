@@ -227,7 +227,7 @@ class Evaluated(Event):
     """
 
     round: int
-    accuracy: dict[str, float] = field(default_factory=dict)  # 0 to 1
+    accuracy: dict[str, float]  # 0 to 1, by tier, widest first
     seconds: float = 0.0
     images: Images = "test"  # validation: labelled training images that no node holds
     per_class: dict[str, list[float | None]] = field(default_factory=dict)  # the same; None: no image of the class

@@ -231,7 +231,7 @@ def _warning(line: Line) -> tuple[str, str] | None:
             return f"{line['node']}: {held} in ", "."
         case "round_aggregated" if not line["aggregated"]:
             return "Nothing was aggregated in ", f": {line['reason']}."
-        case "run_started" if line["after_round"]:
+        case "run_started" if line.get("after_round"):
             return f"The run was interrupted, and went on after round {line['after_round']}.", ""
         case "stopped_early":
             return f"The run ended after round {line['round']}: {line['reason']}.", ""
