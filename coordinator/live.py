@@ -85,6 +85,7 @@ class View:
     accuracy: dict[str, float] = field(default_factory=dict)
     evaluated: int = 0
     images: Images = "test"
+    validates: bool = False  # has other images than those for the end, so that it is said which
     ended: bool = False
     how: dict[str, str] = field(default_factory=dict)  # by node: native, or what emulates the chip; empty: not said
 
@@ -129,6 +130,7 @@ class View:
                 self.row(event.node).state = "quarantined"
             case Evaluated():
                 self.accuracy, self.evaluated, self.images = event.accuracy, event.round, event.images
+                self.validates |= event.images == "validation"
             case RunEnded():
                 self.ended = True
 
@@ -174,7 +176,7 @@ class View:
         """Return the accuracy of every tier as of the last evaluation."""
         if not self.accuracy:
             return "accuracy: not yet"
-        kind = "" if self.images == "test" else f"{self.images} "
+        kind = f"{self.images} " if self.validates else ""
         return f"{kind}accuracy after round {self.evaluated}: " + shares(self.accuracy)
 
 
@@ -251,7 +253,7 @@ class Watcher:
         self.view = View()
         self._console = console or Console(highlight=False)
         self._picture = picture
-        self._best = (0, "")  # liveliness of the frame to show, and its SVG
+        self._best: tuple[int, RenderableType] = (0, "")  # liveliness of the frame to show, and that
         self._aggregated: dict[int, RoundAggregated] = {}
         self._live: Live | None = None
 
@@ -266,10 +268,12 @@ class Watcher:
     ) -> None:
         if self._live is not None:
             self._live.stop()  # leaves the last frame on the screen
-        if self._picture is not None and self._best[1]:
+        through = self.view.ended or self.view.round == self.view.rounds
+        if self._picture is not None and self._best[0] and through:
             try:
                 with naming(self._picture):
-                    self._picture.write_text(self._best[1], encoding="utf-8")
+                    picture = svg(self._best[1], f"coordinator · {self.view.name}")
+                    self._picture.write_text(picture, encoding="utf-8")
             except OSError:
                 if error is None:  # else what ended the run is what there is to tell
                     raise
@@ -281,7 +285,9 @@ class Watcher:
         line = notice(event) or plain
         if line:
             self._console.print(line, markup=False, soft_wrap=True)
-        if self._picture is not None and self.view.round == self.view.rounds and isinstance(event, NodeProgress):
+        if isinstance(event, RoundStarted):
+            self._best = (0, "")  # which round is the last is not known before it is over
+        if self._picture is not None and isinstance(event, NodeProgress):
             self._keep_frame()
 
     def _plain(self, event: Event) -> str | None:
@@ -305,7 +311,7 @@ class Watcher:
     def _keep_frame(self) -> None:
         liveliness = self.view.liveliness()
         if liveliness > self._best[0]:
-            self._best = liveliness, svg(self.view.render(), f"coordinator · {self.view.name}")
+            self._best = liveliness, self.view.render()
 
 
 class _Frame:

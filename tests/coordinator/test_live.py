@@ -26,6 +26,7 @@ from coordinator.events import (
     RoundStarted,
     RunEnded,
     RunStarted,
+    StoppedEarly,
 )
 from coordinator.live import View, Watcher, notice, svg
 
@@ -183,6 +184,37 @@ def test_the_picture_is_of_the_busiest_moment_of_the_last_round(tmp_path: Path) 
     shown = "".join(ElementTree.fromstring(picture.read_text(encoding="utf-8")).itertext()).replace("\xa0", " ")
     for word in ("training", "sending", "absent", "round 2 of 2"):
         assert word in shown
+
+
+def test_a_run_that_stops_early_has_a_picture_of_its_last_round(tmp_path: Path) -> None:
+    picture = tmp_path / "live.svg"
+    with Watcher(Console(file=io.StringIO()), picture) as watcher:
+        for event in [*_upto(RoundAggregated), StoppedEarly(1, "it is no better"), RunEnded(1, 9.0, "0" * 64)]:
+            watcher(event)
+    shown = "".join(ElementTree.fromstring(picture.read_text(encoding="utf-8")).itertext()).replace("\xa0", " ")
+    assert "round 1 of 2" in shown and "sending" in shown
+
+
+def test_what_the_validation_images_say_is_told_apart_from_the_test() -> None:
+    """In the log and in the table; the test comes last, of a round that may be long over."""
+    rounds = [Evaluated(number, {"wide": number / 10}, images="validation") for number in range(3)]
+    done = [RoundAggregated(number, ("big",), True, "", 3.0) for number in (1, 2)]
+    stopped = StoppedEarly(2, "10.00 % is still the best")
+    events = [rounds[0], done[0], rounds[1], done[1], rounds[2], stopped, Evaluated(1, {"wide": 0.15})]
+    out = io.StringIO()
+    watcher = Watcher(Console(file=out, width=40))
+    lines = []
+    for event in events:
+        watcher(event)
+        lines.append(watcher.view.accuracy_line())
+    assert out.getvalue().splitlines() == [
+        "round 0/0: validation images: wide 0.0 %",
+        "round 1/0: 1 answered in 3.0 s, validation images: wide 10.0 %",
+        "round 2/0: 1 answered in 3.0 s, validation images: wide 20.0 %",
+        "no round after 2: 10.00 % is still the best",
+        "round 1/0: test images: wide 15.0 %",
+    ]
+    assert lines[-2:] == ["validation accuracy after round 2: wide 20.0 %", "test accuracy after round 1: wide 15.0 %"]
 
 
 def test_a_run_that_never_came_to_its_last_round_has_no_picture(tmp_path: Path) -> None:
