@@ -79,7 +79,7 @@ def class_panel(at: int, lines: Mapping[str, Sequence[tuple[int, float]]], low: 
     """Return a small picture of one class: its share of right answers by round, a line a tier, from `low` to 1."""
     rounds = [number for points in lines.values() for number, _ in points] or [0]
     first, last = min(rounds), max(*rounds, min(rounds) + 1)
-    left, right, top, bottom = 36, 8, 22, 20
+    left, right, top, bottom = 42, 8, 22, 20
 
     def place(number: int, share: float) -> tuple[float, float]:
         up = (min(max(share, low), 1.0) - low) / (1 - low)

@@ -25,6 +25,8 @@ class ClassSection:
     panels: list[str]
     left_out: int  # classes without a panel
     matrices: list[str]
+    later: list[str]  # those of the last round by the validation images, where that is not the one above
+    later_round: int
     too_many: bool  # classes for matrices
     unseen: list[str]  # a tier and its classes
     style: str
@@ -40,6 +42,7 @@ def class_section(lines: Sequence[Line], evaluated: Sequence[Line], nested: bool
     classes = max(map(len, shares.values()))
     unseen = {tier: [at for at in found if at < classes] for tier, found in never_seen(lines, shares, nested).items()}
     course = {line["round"]: line for line in told if line.get("images") == told[0].get("images")}
+    later = course[max(course)]
     chosen = _hardest(next(iter(shares.values())), PANELS)
     return ClassSection(
         images=last.get("images", "test"),
@@ -47,11 +50,9 @@ def class_section(lines: Sequence[Line], evaluated: Sequence[Line], nested: bool
         heat=class_plots.heat_map(shares, unseen),
         panels=_panels(course, list(shares), chosen),
         left_out=classes - len(chosen),
-        matrices=[
-            class_plots.confusion_plot(matrix, tier, unseen.get(tier, ()))
-            for tier, matrix in last.get("confusion", {}).items()
-            if len(matrix) <= MOST_CLASSES and all(len(row) == len(matrix) for row in matrix)
-        ],
+        matrices=_matrices(last, unseen),
+        later=_matrices(later, unseen) if later["round"] != last["round"] else [],
+        later_round=later["round"],
         too_many=classes > MOST_CLASSES,
         unseen=[f"{tier} {spans(found)}" for tier, found in unseen.items() if found],
         style=class_plots.style(),
@@ -78,6 +79,14 @@ def never_seen(lines: Sequence[Line], tiers: Sequence[str] | Mapping[str, Any], 
         seen = wider if nested else held.get(tier, set())
         found[tier] = sorted(set(range(known)) - seen)
     return found
+
+
+def _matrices(line: Line, unseen: Mapping[str, Sequence[int]]) -> list[str]:
+    return [
+        class_plots.confusion_plot(matrix, tier, unseen.get(tier, ()))
+        for tier, matrix in line.get("confusion", {}).items()
+        if len(matrix) <= MOST_CLASSES and all(len(row) == len(matrix) for row in matrix)
+    ]
 
 
 def _hardest(shares: Sequence[float | None], most: int) -> list[int]:

@@ -79,6 +79,7 @@ def test_the_end_is_told_by_the_test_images_and_the_course_by_validation(tmp_pat
     lines = journaled(tmp_path, [*NODES, *rounds, evaluated(2, 4)])
     section = class_section(lines, [line for line in lines if line["event"] == "evaluated"], nested=True)
     assert section is not None and (section.images, section.round) == ("test", 2)
+    assert (section.later_round, len(section.later)) == (3, 2)  # the last one, which is not what came out
     for panel in section.panels:
         lines_of = list(ElementTree.fromstring(panel).iter(f"{SVG}polyline"))
         assert [len(line.attrib["points"].split()) for line in lines_of] == [3, 3]  # the untrained model is left out
