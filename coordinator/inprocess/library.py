@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FIRMWARE = PROJECT_ROOT / "firmware"
 SOURCES = ("node/training.c", "node/samples.c", "ports/inprocess/inprocess.c")
 CACHE = PROJECT_ROOT / ".tierfed" / "inprocess"
-FLAGS = ("-std=c99", "-O2", "-shared", "-fPIC", "-ffp-contract=off")
+FLAGS = ("-std=c99", "-O2", "-fPIC", "-ffp-contract=off")
 
 
 class CompilerError(TierfedError):
@@ -44,30 +44,36 @@ def load(plan: Plan, weights: Sequence[np.ndarray]) -> ctypes.CDLL:
 @cache
 def _compiled(header: str) -> bytes:
     """Return the library, from the cache if nothing that it is made of has changed: compiling takes seconds."""
+    files = {"model.h": header, "protocol.h": protocol_header()}
+    engine = _made("engine", ("-r",), sorted((FIRMWARE / "engine").glob("*.c")), {})
+    library = _made("library", ("-shared",), [*(FIRMWARE / name for name in SOURCES), engine], files)
+    return library.read_bytes()
+
+
+def _made(kind: str, link: Sequence[str], sources: Sequence[Path], files: Mapping[str, str]) -> Path:
+    """Return what the compiler makes of sources and generated `files`, from the cache if it is there."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise CompilerError("no C compiler was found; expected cc, gcc or clang: apt-get install gcc libc6-dev")
-    files = {"model.h": header, "protocol.h": protocol_header()}
-    sources = [*sorted((FIRMWARE / "engine").glob("*.c")), *(FIRMWARE / name for name in SOURCES)]
-    cached = CACHE / f"{_key(compiler, files)}.so"
-    if cached.is_file():
-        return cached.read_bytes()
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as name:
-        folder = Path(name)
-        for file, text in files.items():
-            (folder / file).write_text(text, encoding="utf-8")
-        path = folder / "library.so"
-        command = [compiler, *FLAGS, f"-I{folder}", f"-I{FIRMWARE}", *map(str, sources), "-o", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise CompilerError(f"{compiler} cannot compile the engine for this machine:\n{done.stderr}")
-        path.replace(cached)
-    return cached.read_bytes()
-
-
-def _key(compiler: str, files: Mapping[str, str]) -> str:
     digest = hashlib.sha256(repr((compiler, FLAGS, sorted(files.items()))).encode())
-    for source in sorted(FIRMWARE.rglob("*.[ch]")):
-        digest.update(str(source.relative_to(FIRMWARE)).encode() + source.read_bytes())
-    return digest.hexdigest()[:32]
+    headers = FIRMWARE.rglob("*.h") if files else (FIRMWARE / "engine").glob("*.h")
+    for path in (*sources, *sorted(headers)):
+        digest.update(path.name.encode() + path.read_bytes())
+    cached = CACHE / f"{kind}-{digest.hexdigest()[:32]}.o"
+    if not cached.is_file():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as name:
+            _compile([compiler, *FLAGS, *link, *map(str, sources)], files, Path(name)).replace(cached)
+    return cached
+
+
+def _compile(command: Sequence[str], files: Mapping[str, str], folder: Path) -> Path:
+    for file, text in files.items():
+        (folder / file).write_text(text, encoding="utf-8")
+    made = folder / "made.o"
+    done = subprocess.run(
+        [*command, f"-I{folder}", f"-I{FIRMWARE}", "-o", str(made)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise CompilerError(f"{command[0]} cannot compile the engine for this machine:\n{done.stderr}")
+    return made
