@@ -17,7 +17,7 @@ from typing import Any
 BOARDS_DIR = Path(__file__).resolve().parent
 PROJECT_ROOT = BOARDS_DIR.parent
 
-MTU_RANGE = range(72, 249)  # payload bytes of a frame that firmware/link can be built for
+MTU_RANGE = range(74, 249)  # payload bytes of a frame that firmware/link can be built for
 WINDOW_RANGE = range(1, 33)  # chunks in flight
 KERNELS = ("f32", "fixed")
 EMULATIONS = ("native", "simavr", "unicorn")

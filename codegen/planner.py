@@ -10,12 +10,14 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Literal
 
 from boards import Board
+from codegen import proxies
 from codegen.code_size import KEYS, SOURCES, code_bytes
-from codegen.graph import Graph, Layer
+from codegen.graph import Graph
+from codegen.macs import step_macs
 from codegen.memory import buffers, fixed_buffers, place
 from codegen.names import c_names
 from codegen.protocol import FRAME_OVERHEAD, Encoding, encoded_size
-from codegen.shards import AVR, LABEL_BYTES, samples_that_fit
+from codegen.shards import AVR, LABEL_BYTES
 from codegen.tiers import SubModel, Tier, channels, nested, sub_model
 from codegen.weights import size_of, weight_bytes
 
@@ -24,8 +26,6 @@ WIRE_SHARE = 0.9  # of the line rate that a transfer reaches
 SHIFTS = 2  # bytes a layer at each width: its output's scale and its gradient's
 INPUT_BYTES = 256  # what each byte of a sample is worth in fixed point
 NEAR_FLASH = 60_000  # bytes of constants that AVR's short instructions reach beside the vectors and the sizes of layers
-FLASH_ERROR = 0.02  # by how much of itself a program may exceed its plan: what tests hold images to
-LEAST_PROXY = 20  # images that are worth being rehearsed
 POSITION_BYTES = 4  # in front of a streamed sample
 STREAM_STATE = 36  # firmware/node/: a transfer under way beside that of the weights, and how many samples there are
 KEY_STATE = 71  # firmware/node/authentication.c: nonces, the session's key, a count
@@ -64,6 +64,7 @@ class Training:
     samples_per_node: int = 0  # that a board with a sensor keeps
     keyed: frozenset[str] = frozenset()  # boards, by their ids, of nodes that have a key
     proxy: int = 0  # unlabelled images that a board rehearses, if it has room for so many
+    rehearsals: int = 0  # of each of them in an epoch
 
     @property
     def input_scale(self) -> float:
@@ -169,7 +170,7 @@ class Plan:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one training step, at every width it is trained at."""
-        return sum(_step_macs(graph) for graph in self.graphs[: self._trained_widths])
+        return sum(step_macs(graph) for graph in self.graphs[: self._trained_widths])
 
     @property
     def _trained_widths(self) -> int:
@@ -184,26 +185,32 @@ class Plan:
 
     @property
     def samples_in_flash(self) -> int:
-        """How many samples the rest of the flash holds, if the program is as much larger than planned as may be; none
-        if they come from elsewhere."""
+        """How many samples the rest of the flash holds beside the proxy images, if the program is as much larger than
+        planned as may be; none if they come from elsewhere."""
         if self.source != "flash":
             return 0
-        room = self.flash_limit - math.ceil(self.flash * (1 + FLASH_ERROR))
-        return samples_that_fit(self.board, self.sub_model.graph.features, room)
+        return max(0, proxies.images_beside(self, self.flash) - self.proxy)
 
     @property
     def transfer_bytes(self) -> tuple[int, int]:
-        """Bytes on the wire of a round's weights and of its update, frames included."""
+        """Bytes on the wire of a round's weights (and soft targets), and of its update; frames included."""
         weights, count = weight_bytes(self), self.sub_model.graph.parameters
         small = self.keeps_origin and self.training.encoding in ("auto", "delta_q8")
-        return self._framed(weights), self._framed(encoded_size(Encoding.DELTA_Q8, count) if small else weights)
+        targets = self._framed(self.proxy * self.sub_model.graph.classes) if self._rehearsed else 0
+        update = encoded_size(Encoding.DELTA_Q8, count) if small else weights
+        return self._framed(weights) + targets, self._framed(update)
 
     def round_seconds(self, samples: int, epochs: int) -> float:
-        """Time of a round: weights there, training, update back, at the fastest rate the board holds."""
-        wire = sum(self.transfer_bytes)
+        """Time of a round: weights there, training, update back, at the fastest rate the board holds. `samples`: its
+        own; what it rehearses besides is counted in."""
+        wire, steps = sum(self.transfer_bytes), epochs * (samples + self._rehearsed)
         if self.source == "stream":
-            wire += samples * epochs * self._sample_wire_bytes
-        return 10 * wire / (max(self.board.training.bauds) * WIRE_SHARE) + samples * epochs * self.step_seconds
+            wire += steps * self._sample_wire_bytes
+        return 10 * wire / (max(self.board.training.bauds) * WIRE_SHARE) + steps * self.step_seconds
+
+    @property
+    def _rehearsed(self) -> int:
+        return self.training.rehearsals * self.proxy
 
     @property
     def _sample_wire_bytes(self) -> int:
@@ -286,15 +293,13 @@ def _plan(board: Board, graph: Graph, ordered: Sequence[Tier], tier: Tier, train
 
 def _with_proxy(found: Plan) -> Plan:
     """Return the plan with as many of the proxy images as there is room for, and their soft targets."""
-    graph, wide = found.sub_model.graph, 2 if found.kernel == "fixed" else 4
-    free_ram = found.ram_limit - found.ram - wide * graph.classes
-    free_flash = samples_that_fit(found.board, graph.features, (found.flash_limit - found.flash) // 2)
-    count = min(found.training.proxy, max(0, free_ram) // graph.classes, free_flash)
-    if count < LEAST_PROXY:
+    count = proxies.rehearsed(found)
+    if count == 0:
         return found
-    array = Array("model_targets", count * graph.classes, "ram")
-    parts = {**found.ram_parts, array.name: array.bytes, "soft": wide * graph.classes}
-    return replace(found, proxy=count, arrays=(*found.arrays, array), ram_parts=parts)
+    array = Array(proxies.TARGETS, count * found.sub_model.graph.classes, "ram")
+    parts = {**found.ram_parts, array.name: array.bytes, proxies.REHEARSAL: proxies.state_bytes(found)}
+    flash = found.flash + proxies.code_bytes(found.board.training.env)
+    return replace(found, proxy=count, arrays=(*found.arrays, array), ram_parts=parts, flash=flash)
 
 
 def _own_and_narrower(graph: Graph, ordered: Sequence[Tier], tier: Tier) -> tuple[Tier, ...]:
@@ -374,25 +379,3 @@ def _ram_parts(
         "framework": training.framework_ram,
         "stack": training.stack,
     }
-
-
-def _step_macs(graph: Graph) -> int:
-    """Forward, then the gradients of weights and of inputs down to the first trainable layer."""
-    first = graph.first_trainable
-    return sum(
-        layer_macs(layer) * (1 + (layer.trainable and index >= first) + (index > first))
-        for index, layer in enumerate(graph.layers)
-    )
-
-
-def layer_macs(layer: Layer) -> int:
-    """Return the multiply-accumulates of a layer's forward pass; padding costs nothing."""
-    inputs, outputs = layer.in_shape[2], layer.out_shape[2]
-    if layer.kind == "dense":
-        return math.prod(layer.in_shape) * outputs
-    taps = math.prod(
-        sum(0 <= at * layer.stride[axis] - layer.pad[axis] + tap < layer.in_shape[axis]
-            for at in range(layer.out_shape[axis]) for tap in range(layer.kernel[axis]))
-        for axis in (0, 1)
-    )  # fmt: skip
-    return taps * outputs * (inputs if layer.kind == "conv2d" else 1)

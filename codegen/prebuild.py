@@ -20,11 +20,14 @@ from typing import Any, Iterable  # noqa: UP035  (collections.abc's cannot be su
 C_FLAGS = ["-std=c99"]
 CC_FLAGS = ["-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 SMALL = ("atmelavr",)  # platforms on which size counts for more than speed, as it does for Arduino's own core
-SHARD = struct.Struct("<4sIII")  # as coordinator/data.py has it
+SHARD = struct.Struct("<4sIIII")  # as coordinator/data.py has it
+NO_LABEL = 65535  # of a proxy image: PROTOCOL_NO_LABEL
 SHARD_HEADER = """\
-/* {samples} samples. Generated: do not edit. Without SHARD_ROW the sizes; with it the rows, label and bytes. */
+/* {samples} samples and {proxy} proxy images. Generated: do not edit. Without SHARD_ROW the sizes; with it the rows,
+ * label (65535 of a proxy image) and bytes. */
 #ifndef SHARD_ROW
 #define SHARD_SAMPLES {samples}
+#define SHARD_PROXY {proxy}
 #define SHARD_FEATURES {features}
 #define SHARD_CLASSES {classes}
 #else
@@ -123,20 +126,20 @@ def generate(root: Path, board: str, federation: Path, out: Path, model: str = "
 
 def shard_header(shard: bytes, name: str) -> str:
     """Return shard.h of a shard file (coordinator/data.py), for boards that keep their samples in flash."""
-    if len(shard) < SHARD.size or shard[:4] != b"TFS1":
+    if len(shard) < SHARD.size or shard[:4] != b"TFS2":
         raise PrebuildError(f"TIERFED_SHARD: {name} is no shard; a run leaves one of each node in runs/NAME/shards")
-    _, samples, features, classes = SHARD.unpack_from(shard)
-    labels = SHARD.size + samples * features
+    _, samples, proxy, features, classes = SHARD.unpack_from(shard)
+    labels = SHARD.size + (samples + proxy) * features
     if len(shard) != labels + 2 * samples:
         raise PrebuildError(f"TIERFED_SHARD: {name} has {len(shard)} bytes; expected {labels + 2 * samples}")
     rows = []
-    for at in range(samples):
+    for at in range(samples + proxy):
         first, place = SHARD.size + at * features, labels + 2 * at
-        label = int.from_bytes(shard[place : place + 2], "little")
-        if label >= classes:
+        label = int.from_bytes(shard[place : place + 2], "little") if at < samples else NO_LABEL
+        if at < samples and label >= classes:
             raise PrebuildError(f"TIERFED_SHARD: {name}: sample {at} has label {label}; expected less than {classes}")
         rows.append(f"SHARD_ROW({label}, {','.join(map(str, shard[first : first + features]))})")
-    return SHARD_HEADER.format(samples=samples, features=features, classes=classes, rows="\n".join(rows))
+    return SHARD_HEADER.format(samples=samples, proxy=proxy, features=features, classes=classes, rows="\n".join(rows))
 
 
 def place_shard(out: Path, shard: str) -> None:

@@ -20,6 +20,7 @@ MTU_MIN, MTU_MAX = MTU_RANGE[0], MTU_RANGE[-1]
 WINDOW_MAX = WINDOW_RANGE[-1]
 FRAME_OVERHEAD = 8  # bytes of a frame on top of its payload
 MAC_BYTES = NONCE_BYTES = 16
+NO_LABEL = 0xFFFF  # of a proxy image among streamed samples
 Q8_BLOCK = 256  # elements that share one scale in delta_q8
 
 u8 = Annotated[int, "B"]
@@ -92,7 +93,8 @@ class TransferKind(enum.IntEnum):
     """What BEGIN announces."""
 
     WEIGHTS = 1
-    SAMPLE = 2  # u32 position, counted over all epochs of the round; u16 label; the features
+    SAMPLE = 2  # u32 position, counted over all epochs of the round; u16 label or NO_LABEL; the features
+    TARGETS = 3  # soft targets of the proxy images that the node holds: u8 [proxy, classes], in 1/255
 
 
 class Source(enum.IntEnum):
@@ -123,9 +125,10 @@ class ErrorCode(enum.IntEnum):
     NOT_FINITE = 8  # detail: the weight, in fixed point the exponent, or in training the sample with which it began
     NO_SAMPLES = 9
     WRONG_POSITION = 10  # detail: the position expected of the next sample
-    WRONG_LABEL = 11  # detail: the number of classes
+    WRONG_LABEL = 11  # detail: the number of classes; or the label is NO_LABEL where it must not be, or is not
     UNAUTHENTICATED = 12  # detail: the frame type; the node has a key, which the host must prove to have
     WRONG_MAC = 13  # detail: the frame type; the transfer must be sent again
+    NO_TARGETS = 14  # the round rehearses, and the soft targets are missing
 
 
 class ProtocolError(ValueError):
@@ -202,7 +205,7 @@ class HelloRequest(Message):
 
 @dataclass(frozen=True)
 class Hello(Message):
-    """Everything the host must know before it trusts a node; 72 bytes, the smallest mtu."""
+    """Everything the host must know before it trusts a node; 74 bytes, the smallest mtu."""
 
     type = FrameType.HELLO
     protocol: u8
@@ -214,6 +217,7 @@ class Hello(Message):
     firmware: u32  # of the sources it was built from
     model: u32  # of the sub-model it was built for: Plan.model_hash
     samples: u32
+    proxy: u16  # images without labels that it holds to rehearse
     batch: u8  # largest; 1: no gradient buffer
     kernel: u8  # Kernel
     parameters: u32  # trainable

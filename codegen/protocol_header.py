@@ -192,6 +192,7 @@ def protocol_header() -> str:
     constants = [
         f"#define PROTOCOL_VERSION {protocol.PROTOCOL_VERSION}",
         f"#define PROTOCOL_Q8_BLOCK {protocol.Q8_BLOCK}",
+        f"#define PROTOCOL_NO_LABEL 0x{protocol.NO_LABEL:04X}",
         f"#define PROTOCOL_MAC_BYTES {protocol.MAC_BYTES}",
         f"#define PROTOCOL_NONCE_BYTES {protocol.NONCE_BYTES}",
     ]

@@ -7,7 +7,7 @@ from boards import Board
 AVR = "atmelavr"
 AVR_NEAR = 65_536  # bytes of flash that an AVR reads without RAMPZ
 BLOCK = 4096  # SHARD_BLOCK of firmware/ports/common/shard_place.h
-LABEL_BYTES = 2  # beside each sample
+LABEL_BYTES = 2  # beside each sample, of a proxy image NO_LABEL
 
 
 def shard_bytes(board: Board, features: int, samples: int) -> int:

@@ -20,8 +20,8 @@ from .npz import NpzError, read_npz
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 OWNER = "owner_train"  # optional: which node, counted from 0, each training sample belongs to
 MAX_CLASSES = 65_536  # labels are u16 on the board
-SHARD_HEADER = struct.Struct("<4sIII")  # magic, samples, features, classes
-SHARD_MAGIC = b"TFS1"
+SHARD_HEADER = struct.Struct("<4sIIII")  # magic, samples, proxy images, features, classes
+SHARD_MAGIC = b"TFS2"
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -130,14 +130,16 @@ def _labels(where: str, y: Array, samples: int, classes: int) -> Array:
     return y.astype(np.uint16)
 
 
-def write_shard(path: Path, x: Array, y: Array, classes: int) -> None:
-    """Write a node's samples, u8 [n, features...] with labels u16 [n], as the native port maps them.
+def write_shard(path: Path, x: Array, y: Array, classes: int, proxy: Array | None = None) -> None:
+    """Write a node's samples, u8 [n, features...] with labels u16 [n], and behind them the images that it rehearses, u8
+    [m, features...], as the native port maps them.
 
     A shard that is there already with the same bytes is left alone.
     """
     features = int(np.prod(x.shape[1:]))
-    header = SHARD_HEADER.pack(SHARD_MAGIC, len(x), features, classes)
-    content = header + x.astype(np.uint8, copy=False).tobytes() + y.astype("<u2").tobytes()
+    header = SHARD_HEADER.pack(SHARD_MAGIC, len(x), 0 if proxy is None else len(proxy), features, classes)
+    images = b"".join(part.astype(np.uint8, copy=False).tobytes() for part in (x, proxy) if part is not None)
+    content = header + images + y.astype("<u2").tobytes()
     if path.exists() and path.read_bytes() == content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

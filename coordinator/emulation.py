@@ -20,7 +20,7 @@ from coordinator import emulators, platformio
 from coordinator.data import write_shard
 from coordinator.errors import ToolchainError
 from coordinator.federation import Federation, NodeSpec, own_name
-from coordinator.images import build_image, samples_held
+from coordinator.images import Held, build_image, images_held
 from coordinator.keys import key_file, load_key
 from coordinator.roster import node_uid
 from coordinator.shares import deal
@@ -77,7 +77,7 @@ def build_images(
     for kind in {emulator_of(spec.board) for spec in specs}:
         assert kind is not None
         emulators.build(kind)
-    shards = write_shards(federation, folder, samples_held(federation, plans))
+    shards = write_shards(federation, folder, images_held(federation, plans))
     built = {}
     for spec in specs:
         if watch:
@@ -91,14 +91,14 @@ def emulator_of(board: str) -> str | None:
     return next((kind for kind in boards.load(board).training.emulation if kind != NATIVE), None)
 
 
-def write_shards(federation: Federation, folder: Path, held: Mapping[str, int] | None = None) -> dict[str, Path]:
-    """Write each node's share of the training samples, of a node in `held` the first so many of it; return the files by
-    node. Raises DataError."""
+def write_shards(federation: Federation, folder: Path, held: Mapping[str, Held] | None = None) -> dict[str, Path]:
+    """Write each node's share of the training samples and the proxy images, of a node in `held` the first so many of
+    both; return the files by node. Raises DataError."""
     shares = deal(federation)
     shards = {name: folder / f"{name}.tfs" for name in shares}
     for name, share in shares.items():
-        count = (held or {}).get(name, len(share.x))
-        write_shard(shards[name], share.x[:count], share.y[:count], share.classes)
+        count, proxy = (held or {}).get(name, Held(len(share.x), len(share.proxy)))
+        write_shard(shards[name], share.x[:count], share.y[:count], share.classes, share.proxy[:proxy])
     return shards
 
 
@@ -114,7 +114,7 @@ class Twins:
         programs: Mapping[str, Path],
         folder: Path,
         images: Mapping[str, Path] | None = None,
-        held: Mapping[str, int] | None = None,
+        held: Mapping[str, Held] | None = None,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
         """Take the programs by kind of node, the folder for the shards, and the images by node that run in emulators.

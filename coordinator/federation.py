@@ -353,7 +353,7 @@ class Federation(Table):
         sources = {entry.board: entry.source for entry in self.entries if entry.source != "flash"}
         return PlanTraining(
             training.batch, training.momentum, training.nested, self.link.encoding, self.data.range, sources,
-            self.data.samples_per_node, keyed,
+            self.data.samples_per_node, keyed, self.proxy.images if self.proxy.rehearsals else 0, self.proxy.rehearsals,
         )  # fmt: skip
 
 

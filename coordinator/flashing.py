@@ -12,7 +12,7 @@ from coordinator.connection import Found, greet, rates_of
 from coordinator.emulation import write_shards
 from coordinator.errors import FirmwareMismatch
 from coordinator.federation import NodeSpec
-from coordinator.images import samples_held, upload_image
+from coordinator.images import Held, images_held, upload_image
 from coordinator.link.errors import LinkError
 from coordinator.link.ports import list_ports, open_port
 from coordinator.results import Inputs
@@ -45,7 +45,7 @@ class Flasher:
         self._keys = keyring(inputs.federation)
         self._say = say
         self._workspace = workspace
-        self.held = samples_held(inputs.federation, inputs.plans)
+        self.held = images_held(inputs.federation, inputs.plans)
         self._shards = write_shards(inputs.federation, folder, self.held)
 
     async def flash(self, spec: NodeSpec, port: str) -> Flashed:
@@ -58,9 +58,9 @@ class Flasher:
         federation, plan = self._inputs.federation, self._inputs.plans[spec.kind]
         tier = plan.sub_model.tier.name
         before = {each.name for each in list_ports()}
-        self._say(
-            f"{spec.name}: building {spec.board}, tier {tier}, {self.held.get(spec.name, 'no')} samples, for {port} …"
-        )
+        held = self.held.get(spec.name, Held(0))
+        what = f"{held.samples} samples" + (f" and {held.proxy} proxy images" if held.proxy else "")
+        self._say(f"{spec.name}: building {spec.board}, tier {tier}, {what}, for {port} …")
         await asyncio.to_thread(
             upload_image, federation, spec, self._shards[spec.name], port, self._workspace
         )  # fmt: skip
@@ -68,11 +68,12 @@ class Flasher:
         found = await self._answer(spec, port, before)
         await found.session.close()
         check(found, plan, federation.path, spec)
-        held = self.held.get(spec.name, found.hello.samples)  # a stream or a sensor brings what the image has not
-        if (found.uid, found.hello.samples) != (node_uid(spec), held):
+        # a stream or a sensor brings what the image has not
+        samples = held.samples if spec.source == "flash" else found.hello.samples
+        if (found.uid, found.hello.samples) != (node_uid(spec), samples):
             raise FirmwareMismatch(
                 f"{found.port}: {found.uid} with {found.hello.samples} samples answers; expected {node_uid(spec)} with "
-                f"{held}: the board still runs what it ran before; is {port} its own port?"
+                f"{samples}: the board still runs what it ran before; is {port} its own port?"
             )
         return Flashed(spec.name, spec.board, found.port, found.uid, tier, found.hello.samples)
 

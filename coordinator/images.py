@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from codegen.planner import Plan
 from coordinator import platformio
@@ -18,12 +19,19 @@ from coordinator.keys import key_file, load_key
 from coordinator.roster import node_uid
 
 
-def samples_held(federation: Federation, plans: Mapping[str, Plan]) -> dict[str, int]:
-    """Return how many of its samples each node with samples in flash has in its image: the first ones, as many as its
-    board has room for."""
+class Held(NamedTuple):
+    """How many of its samples, and of the proxy images, a node has in its image: the first ones of both."""
+
+    samples: int
+    proxy: int = 0
+
+
+def images_held(federation: Federation, plans: Mapping[str, Plan]) -> dict[str, Held]:
+    """Return what each node whose samples are not streamed has in its image: as much as its board has room for. A
+    sensor brings its samples itself."""
     most = federation.data.samples_per_node
-    specs = (spec for spec in federation.nodes() if spec.source == "flash")
-    return {spec.name: min(most, plans[spec.kind].samples_in_flash) for spec in specs}
+    specs = [spec for spec in federation.nodes() if spec.source != "stream"]
+    return {spec.name: Held(min(most, plans[spec.kind].samples_in_flash), plans[spec.kind].proxy) for spec in specs}
 
 
 def build_image(federation: Federation, spec: NodeSpec, shard: Path, folder: Path | None = None) -> Path:
@@ -60,12 +68,13 @@ def upload_image(federation: Federation, spec: NodeSpec, shard: Path, port: str,
 
 def _variables(federation: Federation, spec: NodeSpec, shard: Path) -> dict[str, str]:
     """Return what codegen/prebuild.py reads. Raises KeyFileError."""
+    holds = spec.source == "flash" or (spec.source == "sensor" and federation.proxy.images)
     key = key_file(federation, spec.name)
     if key is not None:
         load_key(key)  # says what is wrong with it better than a build
     return {
         "TIERFED_FEDERATION": str(federation.path),
-        "TIERFED_SHARD": str(shard.absolute()) if spec.source == "flash" else "",
+        "TIERFED_SHARD": str(shard.absolute()) if holds else "",
         "TIERFED_UID": node_uid(spec),
         "TIERFED_KEY": str(key or ""),
         "TIERFED_MODEL": spec.model or "",

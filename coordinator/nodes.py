@@ -34,7 +34,7 @@ from coordinator.link.flows import LinkStatistics, Partial
 from coordinator.link.session import Session
 from coordinator.rounds import Loss, NodeUnavailable, Order, Update, UpdateRefused
 from coordinator.shares import Share
-from coordinator.streaming import sample
+from coordinator.streaming import epoch_length, sample
 
 T = TypeVar("T")
 
@@ -156,6 +156,9 @@ class LinkNode:
             await self._set_up(session, order)
             sending = session.send(TransferKind.WEIGHTS, order.round, order.weights)
             self._contact.check_boot(await self._shown(order.round, "sending", len(order.weights), sending))
+            targets = self._targets(order)
+            if targets:
+                self._contact.check_boot(await session.send(TransferKind.TARGETS, order.round, targets))
             if self._share is not None:
                 self._contact.check_boot(await session.request(Samples(len(self._share.y)), Status))
             await self._finish(session, order)
@@ -172,10 +175,16 @@ class LinkNode:
         self._progress(order.round, "done", 1, 1, offer.loss)
         return Update(self.name, order.round, delta, offer.samples, offer.loss, offer.saturated)
 
+    def _targets(self, order: Order) -> bytes:
+        """Return the soft targets of the proxy images that the node holds; none if it is not to rehearse them."""
+        if order.targets is None or not order.rehearsals:
+            return b""
+        return order.targets[: self.plan.proxy].tobytes()
+
     def _setup(self, order: Order) -> Setup:
         return Setup(
             order.round, order.seed, order.learning_rate, order.momentum, order.epochs, order.batch,
-            self.encoding(order.encoding), order.nested,
+            self.encoding(order.encoding), order.nested, order.rehearsals if self._targets(order) else 0,
         )  # fmt: skip
 
     async def _set_up(self, session: Session, order: Order) -> None:
@@ -191,7 +200,7 @@ class LinkNode:
             self._contact.check_boot(await session.request(adjust, Status))
         adjustment = values or [0.0] * len(self._classes)
         labels = () if self._share is not None else self.label_counts
-        trained = zlib.crc32(order.weights)
+        trained = zlib.crc32(order.weights) ^ zlib.crc32(self._targets(order))  # 0 of nothing
         session.terms = Terms.of(self._setup(order), adjustment, self.hello.kernel, labels, trained)
 
     async def _finish(self, session: Session, order: Order) -> None:
@@ -226,9 +235,11 @@ class LinkNode:
 
     async def _stream(self, session: Session, order: Order, share: Share, status: Status, patience: float) -> Status:
         """Send the samples that the node still lacks, the next one while it trains; return its last STATUS."""
-        total, shown = order.epochs * len(share.y), 0.0
+        proxy = share.proxy[: self.plan.proxy] if self._targets(order) else share.proxy[:0]
+        share, shown = replace(share, proxy=proxy), 0.0
+        total = order.epochs * epoch_length(share, order.rehearsals)
         for position in range(status.done, total):
-            blob = sample(share, order.seed, position)
+            blob = sample(share, order.seed, position, order.rehearsals)
             status = await session.send(TransferKind.SAMPLE, order.round, blob, patience)
             self._contact.check_boot(status)
             if session.loop.time() - shown >= REFRESH:

@@ -308,6 +308,11 @@ def check(found: Found, plan: Plan, federation: Path, spec: NodeSpec) -> None:
             f"parameters), this federation's is {plan.model_hash:08x} (tier {tier}, "
             f"{plan.sub_model.graph.parameters}); {mend}"
         )
+    if hello.proxy != plan.proxy:
+        raise FirmwareMismatch(
+            f"{found.port}: its firmware holds {hello.proxy} proxy images, this federation's plan for {plan.board.id} "
+            f"{plan.proxy}; {mend}"
+        )
     if hello.firmware != sources_hash():
         raise FirmwareMismatch(
             f"{found.port}: its firmware is {hello.firmware:08x}, built from other sources than these "

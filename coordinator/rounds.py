@@ -279,8 +279,7 @@ async def _ask(
         async with asyncio.timeout(limit) as timers[node.name]:
             await node.settle(order)
             order = adjusted(order, node, settings)
-            trained = sum(node.label_counts) + rehearsed(node, cuts.state, settings)
-            limit = settings.pace * deadline(node.plan, trained, settings.epochs)
+            limit = settings.pace * deadline(node.plan, sum(node.label_counts), settings.epochs)
             timers[node.name].reschedule(clock() + limit)
             update = await node.train(order)
         check(update, order, cut, node, settings.most_samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Share:
-    """Some samples: u8 [n, features...], their labels u16 [n], and how many classes the data set has."""
+    """Some samples: u8 [n, features...], their labels u16 [n], how many classes the data set has, and the images
+    that it may rehearse: u8 [m, features...]."""
 
     x: Array
     y: Array
     classes: int
+    proxy: Array = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
 
 
 def deal(federation: Federation, classes: int | None = None) -> dict[str, Share]:

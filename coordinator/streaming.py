@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from codegen.protocol import NO_LABEL
 from coordinator.shares import Share
 
 MASK = 0xFFFFFFFF
@@ -33,8 +34,16 @@ def training_order(seed: int, epoch: int, position: int, count: int) -> int:
             return position
 
 
-def sample(share: Share, seed: int, position: int) -> bytes:
+def epoch_length(share: Share, rehearsals: int) -> int:
+    """Return how many turns an epoch has: the samples, and the proxy images as often as they are rehearsed."""
+    return len(share.y) + rehearsals * len(share.proxy)
+
+
+def sample(share: Share, seed: int, position: int, rehearsals: int = 0) -> bytes:
     """Return the sample at `position`, counted over all epochs of a round of this seed, as it travels."""
-    epoch, at = divmod(position, len(share.y))
-    index = training_order(seed, epoch, at, len(share.y))
-    return HEAD.pack(position, int(share.y[index])) + bytes(share.x[index].tobytes())
+    own, length = len(share.y), epoch_length(share, rehearsals)
+    epoch, at = divmod(position, length)
+    turn = training_order(seed, epoch, at, length)
+    if turn < own:
+        return HEAD.pack(position, int(share.y[turn])) + bytes(share.x[turn].tobytes())
+    return HEAD.pack(position, NO_LABEL) + bytes(share.proxy[(turn - own) % len(share.proxy)].tobytes())

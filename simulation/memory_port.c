@@ -4,6 +4,7 @@
 #include "node/port.h"
 #include "node/sensor.h"
 #include "node/training.h"
+#include "protocol.h"
 
 #include <string.h>
 
@@ -192,12 +193,18 @@ uint32_t port_sample_count(void)
     return samples;
 }
 
+/* Behind the samples, always. */
+uint16_t port_proxy_count(void)
+{
+    return MODEL_PROXY;
+}
+
 /* Through one buffer, as on a board that copies samples out of flash: only the last one is valid. */
 const uint8_t *port_sample(uint32_t index, uint16_t *label)
 {
     static uint8_t sample[FEATURES_MAX];
     memcpy(sample, features + (uint32_t)(index * feature_count), feature_count);
-    *label = labels[index];
+    *label = index < samples ? labels[index] : PROTOCOL_NO_LABEL;
     return sample;
 }
 

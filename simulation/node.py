@@ -69,7 +69,9 @@ class SimulatedNode:
         self._boots: asyncio.TimerHandle | None = None
         self._inbox = bytearray()
         self._busy_until = self._hung_until = 0.0  # the loop's time
-        self._features = np.ascontiguousarray(self.share.x.reshape(len(self.share.x), -1), np.uint8)
+        images = (self.share.x, self.share.proxy[: self.plan.proxy])  # the proxy images lie behind the samples
+        rows = [each.reshape(len(each), -1) for each in images if len(each)]
+        self._features = np.ascontiguousarray(np.concatenate(rows), np.uint8)
         self._labels = np.ascontiguousarray(self.share.y, np.uint16)
         self._out = ctypes.create_string_buffer(_OUT_BYTES)
         self._loaded: ctypes.CDLL | None = None

@@ -15,6 +15,11 @@ uint32_t port_sample_count(void)
     return shard.count;
 }
 
+uint16_t port_proxy_count(void)
+{
+    return 0;
+}
+
 const uint8_t *port_sample(uint32_t index, uint16_t *label)
 {
     *label = shard.labels[index];

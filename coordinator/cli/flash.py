@@ -103,7 +103,7 @@ async def _tried(flasher: Flasher, spec: NodeSpec, place: Plugged | None, tier: 
     from ..errors import exit_code, sentence
     from ..link.errors import PortError
 
-    held = flasher.held.get(spec.name, 0)
+    held = flasher.held[spec.name].samples if spec.name in flasher.held else 0
     try:
         if place is None:
             raise PortError(f"no port looks like a free {spec.board}")

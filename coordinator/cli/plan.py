@@ -64,11 +64,10 @@ def plan(federation: FederationOption = None, board: BoardsOption = None, as_jso
     if as_json:
         print_json(rows)
         return
-    print_table(
-        ["board", "tier", "", "RAM", "of", "flash", "of", "batch", "step", "round", "samples", "fits"],
-        [_cells(row) for row in rows],
-        left=3,
-    )
+    head = ["board", "tier", "", "RAM", "of", "flash", "of", "batch", "step", "round", "samples", "fits"]
+    if settings.proxy.images:
+        head.insert(-1, "proxy images")
+    print_table(head, [_cells(row, len(head)) for row in rows], left=3)
     if notes:
         print("", *notes, sep="\n")
 
@@ -106,6 +105,8 @@ def _board_rows(
 
 
 def _row(made: Plan, round_seconds: float, chosen: bool) -> dict[str, Any]:
+    from codegen.proxies import words
+
     return {
         "board": made.board.id,
         "source": made.source,
@@ -128,11 +129,13 @@ def _row(made: Plan, round_seconds: float, chosen: bool) -> dict[str, Any]:
         "step_seconds": made.step_seconds,
         "round_seconds": round_seconds,
         "samples_in_flash": made.samples_in_flash,
+        "proxy": made.proxy,
+        "proxy_images": words(made) if made.fits else "",
     }
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    return [
+def _cells(row: dict[str, Any], columns: int) -> list[str]:
+    cells = [
         row["board"] if row["source"] == "flash" else f"{row['board']} ({row['source']})",
         row["tier"],
         "◀" if row["chosen"] else "",
@@ -144,8 +147,10 @@ def _cells(row: dict[str, Any]) -> list[str]:
         seconds(row["step_seconds"]),
         seconds(row["round_seconds"]),
         f"{row['samples_in_flash']:,}" if row["fits"] else "–",
+        row["proxy_images"] or "–",
         "; ".join(("yes", *row["concessions"])) if row["fits"] else f"no, {row['missing_bytes']:,} bytes short",
     ]
+    return cells if len(cells) == columns else [*cells[:-2], cells[-1]]
 
 
 def seconds(value: float) -> str:

@@ -60,6 +60,7 @@ _WORDS: dict[int, Callable[[int], str]] = {
         f"it has a key, and what arrived before {_frame(detail)} does not fit it: that "
         "was changed on the way, or this host has no key for it"
     ),
+    ErrorCode.NO_TARGETS: lambda _: "it is to rehearse proxy images, and their soft targets are missing",
 }
 
 

@@ -4,11 +4,16 @@
 
 #include <string.h>
 
+bool arrival_is_of(const struct arrival *arrival, const struct message_begin *begin)
+{
+    return arrival->in.open && !arrival->spoiled && arrival->in.crc == begin->crc && arrival->in.size == begin->size;
+}
+
 bool arrival_begin(struct arrival *arrival, const struct link_frame *frame, const struct message_begin *begin)
 {
     struct link_incoming *in = &arrival->in;
     /* The same blob: a host that came back, or one that changes the length of the chunks. */
-    const bool same = in->open && !arrival->spoiled && in->crc == begin->crc && in->size == begin->size;
+    const bool same = arrival_is_of(arrival, begin);
     if (!(same ? link_incoming_resume(in, frame->transfer, begin->payload)
                : link_incoming_begin(in, frame->transfer, begin->payload, begin->size, begin->crc))) {
         wire_error(frame->transfer, ERROR_WRONG_SIZE, LINK_MTU);
@@ -53,9 +58,6 @@ bool arrival_sum(struct arrival *arrival, const uint8_t *bytes, size_t most)
 
 bool arrival_commit(struct arrival *arrival, const struct link_frame *frame, const struct authentication_blob *blob)
 {
-    if (!arrival_owns(arrival, frame->transfer)) {
-        return false; /* its BEGIN was lost: the host will notice */
-    }
     if (!link_incoming_complete(&arrival->in)) {
         wire_acknowledge(&arrival->in, (uint8_t)frame->chunk);
         return false;

@@ -1,4 +1,4 @@
-/* A blob that arrives, the weights or a streamed sample: its BEGIN, DATA and COMMIT, and the CRC-32 that says whether it
+/* A blob that arrives, the weights, soft targets or a streamed sample: its BEGIN, DATA and COMMIT, and the CRC-32 that says whether it
  * is what the host sent. `bytes` are where it goes, as many as its BEGIN announced. */
 #ifndef ARRIVAL_H
 #define ARRIVAL_H
@@ -18,6 +18,8 @@ struct arrival {
     bool spoiled; /* complete and wrong: it must begin anew */
 };
 
+/* Whether it is the blob under way, or the one that came. */
+bool arrival_is_of(const struct arrival *arrival, const struct message_begin *begin);
 /* BEGIN, answered. True: it is another blob than the one under way, whose bytes are lost from now on. */
 bool arrival_begin(struct arrival *arrival, const struct link_frame *frame, const struct message_begin *begin);
 /* Whether DATA and COMMIT of this transfer number are about it. */
@@ -26,7 +28,7 @@ bool arrival_owns(const struct arrival *arrival, uint8_t transfer);
 void arrival_data(struct arrival *arrival, const struct link_frame *frame, uint8_t *bytes);
 /* Sum at most so many bytes more of what has come without a gap; false if there are none. */
 bool arrival_sum(struct arrival *arrival, const uint8_t *bytes, size_t most);
-/* COMMIT. False: some of it is missing, or it is not what BEGIN said or not the host's, and that is answered. */
+/* COMMIT of this transfer. False: some of it is missing, or it is not what BEGIN said or not the host's, and that is answered. */
 bool arrival_commit(struct arrival *arrival, const struct link_frame *frame, const struct authentication_blob *blob);
 
 #endif

@@ -62,6 +62,7 @@ static __attribute__((noinline)) uint8_t hello(void)
     hello.encodings = encoding_supported();
     hello.boot = port_boot_id();
     hello.samples = samples_count();
+    hello.proxy = samples_proxies();
     identify(hello.uid);
     return message_hello_write(wire_payload(), &hello);
 }
@@ -146,7 +147,7 @@ static bool authenticate(const struct link_frame *frame)
     return false;
 }
 
-/* Kept out of node_poll, whose stack is also below all of training: a HELLO alone is 72 bytes. */
+/* Kept out of node_poll, whose stack is also below all of training: a HELLO alone is 74 bytes. */
 static __attribute__((noinline)) void handle(const struct link_frame *frame)
 {
     if (!authentication_admits(frame) || authenticate(frame)) {

@@ -1,4 +1,4 @@
-/* What a port gives a node. Four functions are its own; the other six have a default in ports/common, which a port
+/* What a port gives a node. Four functions are its own; the other seven have a default in ports/common, which a port
  * replaces by defining its own. */
 #ifndef PORT_H
 #define PORT_H
@@ -18,10 +18,11 @@ uint32_t port_boot_id(void);
 bool port_baud_supported(uint32_t baud);
 /* Lets everything written leave, then changes the rate; 0 is the rate at boot. */
 void port_set_baud(uint32_t baud);
-/* Training samples. Default: the shard that the build compiles in. */
+/* Training samples, and behind them proxy images. Default: the shard that the build compiles in. */
 uint32_t port_sample_count(void);
-/* Sample `index` < port_sample_count(): MODEL_FEATURES bytes and a label < MODEL_CLASSES. The pointer is valid until
- * the next call. */
+uint16_t port_proxy_count(void);
+/* Sample `index` < port_sample_count(): MODEL_FEATURES bytes and a label < MODEL_CLASSES; then the proxy images, whose
+ * label is PROTOCOL_NO_LABEL. The pointer is valid until the next call. */
 const uint8_t *port_sample(uint32_t index, uint16_t *label);
 /* The key that whoever uses the node must have; false: it has none. Asked only if NODE_KEYED is 1. Default: the one that
  * the build compiles in. */

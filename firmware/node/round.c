@@ -9,6 +9,7 @@
 #include "protocol.h"
 #include "samples.h"
 #include "stream.h"
+#include "targets.h"
 #include "training.h"
 #include "weights.h"
 #include "wire.h"
@@ -36,6 +37,9 @@ void round_start(void)
     memset(training_adjustment, 0, sizeof training_adjustment);
     if (MODEL_SOURCE_STREAM) {
         stream_start();
+    }
+    if (MODEL_PROXY > 0) {
+        targets_start();
     }
 }
 
@@ -155,7 +159,7 @@ void round_adjust(const struct link_frame *frame)
 #if MODEL_SOURCE_STREAM
 void round_samples(const struct link_frame *frame)
 {
-    if (stream_expect(frame, node.state, node.setup.epochs)) {
+    if (stream_expect(frame, node.state, &node.setup)) {
         round_status(frame->transfer);
     }
 }
@@ -171,7 +175,7 @@ void round_abort(const struct link_frame *frame)
     round_status(frame->transfer);
 }
 
-/// Weights to the node: BEGIN, DATA, COMMIT ///
+/// Weights, and soft targets, to the node: BEGIN, DATA, COMMIT ///
 
 void round_begin(const struct link_frame *frame)
 {
@@ -190,6 +194,13 @@ void round_begin(const struct link_frame *frame)
         }
         stream_close(); /* two transfers of one number: the later one is meant */
     }
+    if (MODEL_PROXY > 0) {
+        if (begin.kind == TRANSFER_TARGETS) {
+            targets_begin(frame, &begin, node.state);
+            return;
+        }
+        targets_release(frame->transfer);
+    }
     if (begin.kind != TRANSFER_WEIGHTS) {
         refuse(frame, ERROR_UNSUPPORTED, begin.kind);
     } else if (begin.size != MODEL_WEIGHT_BYTES) {
@@ -199,6 +210,9 @@ void round_begin(const struct link_frame *frame)
         node.state = STATE_READY;
         node.out.open = false;
         node.made = false;
+        if (MODEL_PROXY > 0) {
+            targets_start();
+        }
     }
 }
 
@@ -206,6 +220,8 @@ void round_data(const struct link_frame *frame)
 {
     if (MODEL_SOURCE_STREAM && stream_owns(frame->transfer)) {
         stream_data(frame);
+    } else if (MODEL_PROXY > 0 && targets_owns(frame->transfer)) {
+        targets_data(frame);
     } else if (arrival_owns(&node.weights, frame->transfer)) {
         arrival_data(&node.weights, frame, weights_bytes());
     } /* else its BEGIN was lost or refused: the host writes DATA right behind it */
@@ -213,6 +229,9 @@ void round_data(const struct link_frame *frame)
 
 bool round_sum_some(void)
 {
+    if (MODEL_PROXY > 0 && node.state == STATE_LOADED) {
+        return targets_sum_some(SUM_BYTES);
+    }
     return node.state == STATE_READY && arrival_sum(&node.weights, weights_bytes(), SUM_BYTES);
 }
 
@@ -231,6 +250,15 @@ void round_commit(const struct link_frame *frame)
             round_status(frame->transfer);
         }
         return;
+    }
+    if (MODEL_PROXY > 0 && targets_owns(frame->transfer)) {
+        if (targets_commit(frame, commit.mac, &node.setup)) {
+            round_status(frame->transfer);
+        }
+        return;
+    }
+    if (!arrival_owns(&node.weights, frame->transfer)) {
+        return; /* its BEGIN was lost: the host will notice */
     }
     if (node.state == STATE_READY) {
         const struct authentication_blob blob = {weights_bytes(), commit.mac, &node.setup, TRANSFER_WEIGHTS};
@@ -270,6 +298,10 @@ void round_train(const struct link_frame *frame)
     if (node.state == STATE_LOADED) {
         if (samples_count() == 0) {
             refuse(frame, ERROR_NO_SAMPLES, 0);
+            return;
+        }
+        if (MODEL_PROXY > 0 && node.setup.rehearsals > 0 && !targets_are_here()) {
+            refuse(frame, ERROR_NO_TARGETS, 0);
             return;
         }
         training_begin(&node.setup);
@@ -321,6 +353,13 @@ bool round_train_sample(void)
 
 /// The update to the host: FETCH, ACK ///
 
+/* What docs/protocol.md calls `trained`. */
+static uint32_t trained_from(void)
+{
+    const bool rehearsed = MODEL_PROXY > 0 && node.setup.rehearsals > 0;
+    return node.weights.in.crc ^ (rehearsed ? targets_crc() : 0);
+}
+
 void round_fetch(const struct link_frame *frame)
 {
     struct message_fetch fetch;
@@ -354,7 +393,7 @@ void round_fetch(const struct link_frame *frame)
             .loss = training_loss(),
             .saturated = training_saturated(),
         };
-        authentication_sign(&offer, &node.setup, node.weights.in.crc);
+        authentication_sign(&offer, &node.setup, trained_from());
         wire_send(FRAME_OFFER, frame->transfer, 0, message_offer_write(wire_payload(), &offer));
     }
 }

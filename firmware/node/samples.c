@@ -1,5 +1,6 @@
 #include "samples.h"
 
+#include "port.h"
 #include "protocol.h"
 
 #include <string.h>
@@ -20,9 +21,19 @@ void samples_count_labels(uint16_t first, uint8_t count, uint8_t *counts)
     }
 }
 
-#if MODEL_SOURCE_FLASH
+#if MODEL_PROXY > 0 && !MODEL_SOURCE_STREAM
+uint16_t samples_proxies(void)
+{
+    return port_proxy_count() < MODEL_PROXY ? 0 : MODEL_PROXY;
+}
+#else
+uint16_t samples_proxies(void)
+{
+    return MODEL_PROXY;
+}
+#endif
 
-#include "port.h"
+#if MODEL_SOURCE_FLASH
 
 void samples_start(void) {}
 
@@ -90,6 +101,11 @@ uint32_t samples_count(void)
 
 const uint8_t *samples_get(uint32_t index, uint16_t *label)
 {
+#if MODEL_PROXY > 0
+    if (index >= ring.count) {
+        return port_sample(port_sample_count() + index - ring.count, label);
+    }
+#endif
     *label = model_labels[index];
     return model_samples[index];
 }

@@ -38,7 +38,7 @@ const uint8_t *samples_get(uint32_t index, uint16_t *label)
     return model_sample + FEATURES_AT;
 }
 
-bool stream_expect(const struct link_frame *frame, uint8_t state, uint8_t epochs)
+bool stream_expect(const struct link_frame *frame, uint8_t state, const struct message_setup *setup)
 {
     struct message_samples samples;
     if (!message_samples_read(frame->payload, frame->length, &samples)) {
@@ -49,7 +49,8 @@ bool stream_expect(const struct link_frame *frame, uint8_t state, uint8_t epochs
         wire_error(frame->transfer, ERROR_WRONG_STATE, state);
         return false;
     }
-    if (samples.count > UINT32_MAX / epochs) {
+    const uint32_t rehearsed = (uint32_t)setup->rehearsals * MODEL_PROXY;
+    if (samples.count > UINT32_MAX / setup->epochs - rehearsed) {
         wire_error(frame->transfer, ERROR_UNSUPPORTED, 0);
         return false;
     }
@@ -83,6 +84,12 @@ void stream_data(const struct link_frame *frame)
     arrival_data(&stream.sample, frame, model_sample);
 }
 
+/* Whether a sample with this label may be the next one: of a proxy image there is none. */
+static bool is_due(uint16_t label)
+{
+    return MODEL_PROXY > 0 && training_rehearses_next() ? label == PROTOCOL_NO_LABEL : label < MODEL_CLASSES;
+}
+
 bool stream_commit(const struct link_frame *frame, const uint8_t *mac, const struct message_setup *setup, uint8_t state)
 {
     const struct authentication_blob blob = {model_sample, mac, setup, TRANSFER_SAMPLE};
@@ -95,7 +102,7 @@ bool stream_commit(const struct link_frame *frame, const uint8_t *mac, const str
     }
     if (state != STATE_TRAINING || position != done) {
         wire_error(frame->transfer, ERROR_WRONG_POSITION, done);
-    } else if (protocol_get_u16(model_sample + LABEL_AT) >= MODEL_CLASSES) {
+    } else if (!is_due(protocol_get_u16(model_sample + LABEL_AT))) {
         wire_error(frame->transfer, ERROR_WRONG_LABEL, MODEL_CLASSES);
     } else {
         stream.waiting = true;

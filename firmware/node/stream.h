@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 void stream_start(void); /* of a round */
-/* SAMPLES, in this state of a round of so many epochs. False: refused, and answered. */
-bool stream_expect(const struct link_frame *frame, uint8_t state, uint8_t epochs);
+/* SAMPLES, in this state of a round that `setup` began. False: refused, and answered. */
+bool stream_expect(const struct link_frame *frame, uint8_t state, const struct message_setup *setup);
 void stream_close(void); /* drop the transfer under way */
 
 /* BEGIN of a sample in this state of the round: answered. */

@@ -13,7 +13,9 @@ training_logit training_adjustment[MODEL_CLASSES];
 static struct {
     const struct message_setup *setup;
     uint32_t position; /* in this epoch */
-    uint32_t own;      /* of them, the node's own samples */
+#if MODEL_PROXY > 0
+    uint32_t own; /* of them, the node's own samples */
+#endif
     uint32_t done;
     uint32_t sample;
     float loss;
@@ -135,27 +137,53 @@ static void step(bool epoch_ends)
 }
 #endif
 
+/* Of the node's own samples: a running mean, not a sum, stays exact enough however long the epoch is. */
+static void count_loss(float loss)
+{
+#if MODEL_PROXY > 0
+    if (training.sample >= samples_count()) {
+        return;
+    }
+    const uint32_t count = ++training.own;
+#else
+    const uint32_t count = training.position;
+#endif
+    training.loss += (loss - training.loss) / (float)count;
+}
+
+/* Whose turn is next: one of the node's own samples or, behind them, a proxy image. */
+static uint32_t next_sample(void)
+{
+    const struct message_setup *setup = training.setup;
+    const uint32_t length = training_epoch_length(setup);
+    const uint32_t turn = training_order(setup->seed, training.epoch, training.position, length);
+#if MODEL_PROXY > 0
+    const uint32_t own = samples_count();
+    return turn < own ? turn : own + (turn - own) % MODEL_PROXY;
+#else
+    return turn;
+#endif
+}
+
+#if MODEL_PROXY > 0 && MODEL_SOURCE_STREAM
+bool training_rehearses_next(void)
+{
+    return next_sample() >= samples_count();
+}
+#endif
+
 enum training_result training_step(void)
 {
     const struct message_setup *setup = training.setup;
-    const uint32_t own = samples_count(), length = training_epoch_length(setup);
-    const uint32_t turn = training_order(setup->seed, training.epoch, training.position, length);
-#if MODEL_PROXY > 0
-    training.sample = turn < own ? turn : own + (turn - own) % MODEL_PROXY;
-#else
-    training.sample = turn;
-#endif
+    training.sample = next_sample();
     float loss = 0.0f;
     if (!backprop(training.sample, &loss)) {
         return TRAINING_NOT_FINITE;
     }
     training.position++;
     training.done++;
-    if (turn < own) { /* a running mean, not a sum: it stays exact enough however long the epoch is */
-        training.own++;
-        training.loss += (loss - training.loss) / (float)training.own;
-    }
-    const bool epoch_ends = training.position == length;
+    count_loss(loss);
+    const bool epoch_ends = training.position == training_epoch_length(setup);
 #if MODEL_ACCUMULATES
     step(epoch_ends);
 #endif
@@ -166,8 +194,11 @@ enum training_result training_step(void)
     if (training.epoch == setup->epochs) {
         return TRAINING_FINISHED;
     }
-    training.position = training.own = 0;
+    training.position = 0;
     training.loss = 0.0f;
+#if MODEL_PROXY > 0
+    training.own = 0;
+#endif
     return TRAINING_GOING;
 }
 

@@ -5,6 +5,7 @@
 #include "model.h"
 #include "protocol.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum training_result {
@@ -29,6 +30,8 @@ extern training_logit training_adjustment[MODEL_CLASSES];
 void training_begin(const struct message_setup *setup);
 /* One sample at every width wanted; where the plan has a gradient buffer, a step at the end of every batch. */
 enum training_result training_step(void);
+
+bool training_rehearses_next(void); /* of a stream: the next turn is a proxy image's */
 
 /* Turns of an epoch: the node's own samples, and the proxy images as often as they are rehearsed. */
 uint32_t training_epoch_length(const struct message_setup *setup);

@@ -118,7 +118,7 @@ def test_default_environments_are_twins(config: ProjectConfig) -> None:
         ("url", None, r"url is missing"),
         ("training.kernel", "f64", r"training.kernel is \"f64\"; expected f32 or fixed"),
         ("training.kernel", {}, r"training.kernel is {}; expected f32 or fixed"),
-        ("training.mtu", 249, r"training.mtu is 249; expected a whole number from 72 to 248"),
+        ("training.mtu", 249, r"training.mtu is 249; expected a whole number from 74 to 248"),
         ("training.window", 0, r"training.window is 0; expected a whole number from 1 to 32"),
         ("training.bauds", [], r"training.bauds is \[\]; expected at least one baud rate"),
         ("training.bauds", ["fast"], r"training.bauds is \[\"fast\"\]; expected a list of baud rates"),

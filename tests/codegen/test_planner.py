@@ -14,8 +14,9 @@ import pytest
 import boards
 from codegen.graph import Graph
 from codegen.header import model_header
+from codegen.macs import layer_macs
 from codegen.model_file import load_graph
-from codegen.planner import Plan, PlanError, Training, best, layer_macs, plan
+from codegen.planner import Plan, PlanError, Training, best, plan
 from codegen.tiers import DEFAULT_TIERS, Tier, tiers_from
 from tests.codegen.support import WARNINGS, board
 from tests.firmware.conftest import require

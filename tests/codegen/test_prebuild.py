@@ -12,14 +12,16 @@ from coordinator.data import write_shard
 
 
 def test_a_shard_becomes_rows_of_label_and_bytes(tmp_path: Path) -> None:
-    write_shard(tmp_path / "node.tfs", np.array([[1, 2, 255], [0, 7, 9]]), np.array([300, 4]), 301)
+    samples, proxy = np.array([[1, 2, 255], [0, 7, 9]]), np.array([[5, 6, 7]])
+    write_shard(tmp_path / "node.tfs", samples, np.array([300, 4]), 301, proxy)
     place_shard(tmp_path, str(tmp_path / "node.tfs"))
     text = (tmp_path / "shard.h").read_text()
     assert [line for line in text.splitlines() if line.startswith("SHARD_ROW")] == [
         "SHARD_ROW(300, 1,2,255)",
         "SHARD_ROW(4, 0,7,9)",
+        "SHARD_ROW(65535, 5,6,7)",
     ]
-    for name, value in {"SAMPLES": 2, "FEATURES": 3, "CLASSES": 301}.items():
+    for name, value in {"SAMPLES": 2, "PROXY": 1, "FEATURES": 3, "CLASSES": 301}.items():
         assert f"#define SHARD_{name} {value}\n" in text
     place_shard(tmp_path, "")
     assert not (tmp_path / "shard.h").exists()
@@ -30,9 +32,9 @@ def test_a_shard_becomes_rows_of_label_and_bytes(tmp_path: Path) -> None:
     [
         (None, "bad.tfs cannot be read"),
         (b"TFS", "bad.tfs is no shard"),
-        (b"TFS2" + bytes(12), "bad.tfs is no shard"),
-        (b"TFS1" + b"\1\0\0\0\3\0\0\0\2\0\0\0" + bytes(4), "bad.tfs has 20 bytes; expected 21"),
-        (b"TFS1" + b"\1\0\0\0\1\0\0\0\2\0\0\0" + b"\7\2\0", "sample 0 has label 2; expected less than 2"),
+        (b"TFS1" + bytes(16), "bad.tfs is no shard"),
+        (b"TFS2" + b"\1\0\0\0\1\0\0\0\3\0\0\0\2\0\0\0" + bytes(7), "bad.tfs has 27 bytes; expected 28"),
+        (b"TFS2" + b"\1\0\0\0\0\0\0\0\1\0\0\0\2\0\0\0" + b"\7\2\0", "sample 0 has label 2; expected less than 2"),
     ],
 )
 def test_a_bad_shard_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:

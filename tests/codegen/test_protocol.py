@@ -134,7 +134,7 @@ def test_every_frame_has_its_own_number_and_message() -> None:
 
 
 def test_hello_fits_the_smallest_frame() -> None:
-    blank = Hello(PROTOCOL_VERSION, 0, 0, 0, 0, bytes(8), 0, 0, 0, 0, 0, 0, 0, "", "")
+    blank = Hello(PROTOCOL_VERSION, 0, 0, 0, 0, bytes(8), 0, 0, 0, 0, 0, 0, 0, 0, "", "")
     assert len(blank.encode()) == MTU_MIN <= MTU_MAX
 
 
@@ -201,7 +201,7 @@ def test_text_that_is_not_utf8_is_shown_all_the_same() -> None:
 
 def test_text_cannot_command_a_terminal() -> None:
     assert Log.decode(b"\x1b[2Jgone\r\n").text == "\ufffd[2Jgone\ufffd\ufffd"
-    hello = Hello(PROTOCOL_VERSION, 248, 8, 7, 1, bytes(8), 1, 1, 1, 1, 0, 1, 0, "\x07uno", "\x9bmicro")
+    hello = Hello(PROTOCOL_VERSION, 248, 8, 7, 1, bytes(8), 1, 1, 1, 0, 1, 0, 1, 0, "\x07uno", "\x9bmicro")
     assert (Hello.decode(hello.encode()).board, Hello.decode(hello.encode()).tier) == ("\ufffduno", "\ufffdmicro")
 
 

@@ -28,7 +28,7 @@ COMMON = PROJECT_ROOT / "firmware" / "ports" / "common"
     ],
 )
 def test_a_shard_takes_what_the_assembler_makes_of_it(board: str, features: int, samples: int, tmp_path: Path) -> None:
-    rows = SHARD.pack(b"TFS1", samples, features, 2) + bytes(samples * (features + 2))
+    rows = SHARD.pack(b"TFS2", samples, 0, features, 2) + bytes(samples * (features + 2))
     (tmp_path / "shard.h").write_text(shard_header(rows, "shard"))
     known = boards.load(board)
     command = ["avr-gcc", f"-mmcu={known.mcu}", f"-I{tmp_path}", "-c", str(COMMON / "shard.S"), "-o", "shard.o"]

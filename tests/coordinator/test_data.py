@@ -278,7 +278,11 @@ def test_a_shard_is_what_the_native_port_maps(tmp_path: Path) -> None:
     path = tmp_path / "shards" / "node.tfs"
     x, y = np.arange(8, dtype=np.uint8).reshape(2, 2, 2), np.array([1, 300], np.uint16)
     write_shard(path, x, y, 301)
-    assert path.read_bytes() == b"TFS1" + struct.pack("<III", 2, 4, 301) + bytes(range(8)) + struct.pack("<HH", 1, 300)
+    labels = struct.pack("<HH", 1, 300)
+    assert path.read_bytes() == b"TFS2" + struct.pack("<IIII", 2, 0, 4, 301) + bytes(range(8)) + labels
+    write_shard(path, x, y, 301, x[1:] + 10)
+    images = bytes((*range(8), *range(14, 18)))
+    assert path.read_bytes() == b"TFS2" + struct.pack("<IIII", 2, 1, 4, 301) + images + labels
 
 
 def test_an_unchanged_shard_keeps_its_time(tmp_path: Path) -> None:

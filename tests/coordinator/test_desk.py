@@ -18,7 +18,7 @@ A, B, M = (NodeSpec("a", "uno", None), NodeSpec("b", "uno", "00000000000000bb"),
 
 
 def hello(uid: str, board: str) -> Hello:
-    return Hello(PROTOCOL_VERSION, 72, 4, 1, 0, bytes.fromhex(uid), 0, 0, 0, 1, 0, 0, 0, board, "nano")
+    return Hello(PROTOCOL_VERSION, 74, 4, 1, 0, bytes.fromhex(uid), 0, 0, 0, 0, 1, 0, 0, 0, board, "nano")
 
 
 def port(name: str, kinds: tuple[str, ...] = UNO, uid: str = "", board: str = "uno") -> Plugged:

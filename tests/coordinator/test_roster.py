@@ -27,7 +27,8 @@ NODE = NodeSpec("a", "esp32dev", None)
 def found(uid: str, board: str = "esp32dev", port: str = "/dev/ttyUSB0", **changes: object) -> Found:
     made = plan("expanded")
     fields: dict[str, object] = {
-        "protocol": PROTOCOL_VERSION, "mtu": 72, "window": 8, "encodings": 1, "boot": 1, "uid": bytes.fromhex(uid),
+        "protocol": PROTOCOL_VERSION, "mtu": 74, "window": 8, "encodings": 1, "boot": 1, "proxy": 0,
+        "uid": bytes.fromhex(uid),
         "firmware": roster.sources_hash(), "model": made.model_hash, "samples": 10, "batch": 1, "kernel": 0,
         "parameters": made.sub_model.graph.parameters, "source": 0, "board": board, "tier": "expanded",
     } | changes  # fmt: skip

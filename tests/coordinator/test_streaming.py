@@ -1,4 +1,5 @@
-"""A node that is streamed its share, as LinkNode does it, gives the bits of one that has the same share in flash."""
+"""A node that is streamed its share, and what it rehearses, as LinkNode does it, gives the bits of one that has both in
+flash."""
 
 from __future__ import annotations
 
@@ -22,11 +23,24 @@ from coordinator.streaming import training_order
 from simulation.clock import run_virtually
 from simulation.wire import Faults, Peer, WirePort
 from tests.firmware.conftest import CompileShared, compile_program, compile_shared
-from tests.firmware.node.harness import CLASSES, MEMORY, Build, MemoryNode, build, fixed_weights, samples, weights
+from tests.firmware.node.harness import (
+    CLASSES,
+    MEMORY,
+    PROXY,
+    SAMPLES,
+    Build,
+    MemoryNode,
+    build,
+    fixed_weights,
+    samples,
+    soft_targets,
+    weights,
+)
 
 __all__ = ["compile_program", "compile_shared"]
 
-SHARE = Share(*samples(), CLASSES)
+X, Y = samples(SAMPLES + PROXY)
+SHARE = Share(X[:SAMPLES], Y[:SAMPLES], CLASSES, X[SAMPLES:])
 EPOCHS = 2
 PERFECT = Faults()
 MakeNode = Callable[[str, SampleSource], MemoryNode]
@@ -75,7 +89,7 @@ def make_node(compile_shared: CompileShared, tmp_path_factory: pytest.TempPathFa
 
     def make(way: str, source: SampleSource) -> MemoryNode:
         if (way, source) not in builds:
-            builds[way, source] = build(way, tmp_path_factory.mktemp(way), source=source)
+            builds[way, source] = build(way, tmp_path_factory.mktemp(way), source=source, proxy=PROXY)
         built = builds[way, source]
         return MemoryNode(compile_shared(MEMORY, ("-O2", *built.flags)), built)
 
@@ -86,7 +100,7 @@ def order_for(node: MemoryNode) -> Order:
     """Return a round's order."""
     plan = node.built.plan
     blob = fixed_weights(plan) if plan.kernel == "fixed" else weights(299)
-    return Order(3, 77, 0.05, 0.0, EPOCHS, 4, True, "auto", None, blob)
+    return Order(3, 77, 0.05, 0.0, EPOCHS, 4, True, "auto", None, blob, 1, soft_targets())
 
 
 def link(node: MemoryNode, faults: Faults, observer: Callable[[Event], None], seed: int = 1) -> LinkNode:
@@ -116,18 +130,21 @@ def bits(update: Update) -> tuple[bytes, float, int]:
     return b"".join(tensor.tobytes() for tensor in update.delta), update.loss, update.samples
 
 
+@pytest.mark.parametrize("source", ["flash", "stream"])
 @pytest.mark.parametrize("way", ["accumulating", "fixed"])
 @pytest.mark.parametrize(
     "faults", [PERFECT, Faults(flip=3e-4), Faults(drop=3e-4), Faults(double=3e-4), Faults(1e-4, 1e-4, 1e-4)], ids=str
 )
-def test_a_stream_is_as_good_as_flash_whatever_the_wire(make_node: MakeNode, way: str, faults: Faults) -> None:
+def test_a_stream_is_as_good_as_flash_whatever_the_wire(
+    make_node: MakeNode, way: str, faults: Faults, source: SampleSource
+) -> None:
     expected, counts = train(make_node(way, "flash"))
-    update, labels = train(make_node(way, "stream"), faults)
+    update, labels = train(make_node(way, source), faults)
     assert bits(update) == bits(expected) and labels == counts
     assert any(tensor.any() for tensor in update.delta)
 
 
-@pytest.mark.parametrize("done", [0, 1, 29, 30, 59])
+@pytest.mark.parametrize("done", [0, 1, 51, 52, 103])
 def test_a_host_that_comes_back_in_the_middle_goes_on(make_node: MakeNode, done: int) -> None:
     expected, _ = train(make_node("accumulating", "flash"))
     node = make_node("accumulating", "stream")

@@ -19,7 +19,7 @@ from coordinator.cli import main
 from coordinator.emulation import Twins
 from coordinator.events import NodeFailed
 from coordinator.federation import Federation
-from coordinator.images import samples_held
+from coordinator.images import Held, images_held
 from coordinator.link.ports import PortInfo
 from coordinator.results import Inputs, load
 from coordinator.roster import assemble, node_uid
@@ -59,8 +59,8 @@ class Chips:
     workspace: Path
 
     @property
-    def held(self) -> dict[str, int]:
-        return samples_held(self.federation, self.inputs.plans)
+    def held(self) -> dict[str, Held]:
+        return images_held(self.federation, self.inputs.plans)
 
     async def first_round(self, images: dict[str, Path], shards: Path) -> tuple[dict[str, Update], list[str]]:
         """Return the updates of the first round by node, and how each node was emulated."""
@@ -160,7 +160,8 @@ def test_a_board_is_flashed_and_answers_as_its_node(
 
         code, rows, err = flash(["uno", "--port", ports[1], *federation], capsys)
         assert code == 0, err
-        expected = {"node": spec.name, "port": ports[1], "uid": node_uid(spec), "samples": chips.held[spec.name]}
+        held = chips.held[spec.name].samples
+        expected = {"node": spec.name, "port": ports[1], "uid": node_uid(spec), "samples": held}
         assert {key: rows[0][key] for key in expected} == expected
         assert "building" in err and "uploaded" in err
 

@@ -30,13 +30,15 @@ static inline void host_hash(const char *label, uint8_t *out, uint8_t digest)
     blake2s_final(&hash, out);
 }
 
-/* The MAC of a COMMIT of the weights, as they have arrived, for the round in its payload. */
-static inline void host_sign(uint8_t *commit)
+/* The MAC of a COMMIT of the weights, or of soft targets, as they have arrived, for the round in its payload. */
+static inline void host_sign(uint8_t *commit, bool targets)
 {
-    const uint8_t kind = TRANSFER_WEIGHTS;
+    const uint8_t kind = targets ? TRANSFER_TARGETS : TRANSFER_WEIGHTS;
+    const uint8_t *bytes = targets ? &model_targets[0][0] : weights_bytes();
+    const uint32_t length = targets ? sizeof model_targets : MODEL_WEIGHT_BYTES;
     uint8_t size[4];
     struct blake2s hash;
-    protocol_put_u32(size, MODEL_WEIGHT_BYTES);
+    protocol_put_u32(size, length);
     blake2s_init(&hash, PROTOCOL_MAC_BYTES, host.session, sizeof host.session);
     blake2s_update(&hash, "down", 4);
     blake2s_update(&hash, &kind, 1);
@@ -44,7 +46,7 @@ static inline void host_sign(uint8_t *commit)
     blake2s_update(&hash, size, sizeof size);
     blake2s_update(&hash, host.setup, sizeof host.setup);
     blake2s_update(&hash, training_adjustment, sizeof training_adjustment);
-    blake2s_update(&hash, weights_bytes(), MODEL_WEIGHT_BYTES);
+    blake2s_update(&hash, bytes, length);
     blake2s_final(&hash, commit + MESSAGE_COMMIT_SIZE - PROTOCOL_MAC_BYTES);
 }
 

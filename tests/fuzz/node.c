@@ -13,6 +13,7 @@
 #include "link/link.h"
 #include "model.h"
 #include "node/node.h"
+#include "node/targets.h"
 #include "node/weights.h"
 #include "protocol.h"
 
@@ -45,6 +46,9 @@ static struct {
     struct message_status before; /* at the last look, if `known`, and the weights then */
     bool known;
     uint8_t held[MODEL_WEIGHT_BYTES];
+#if MODEL_PROXY > 0
+    uint8_t targets[MODEL_PROXY][MODEL_CLASSES];
+#endif
     bool hello;
     int16_t request; /* the transfer number of the request under way (-1: unknown), and the answers to it so far */
     uint32_t answers;
@@ -223,6 +227,11 @@ static void look(void)
         CHECK(memcmp(seen.held, weights_bytes(), MODEL_WEIGHT_BYTES) == 0);
     }
     CHECK(!final || weights_first_bad() == WEIGHTS_USABLE);
+#if MODEL_PROXY > 0
+    const bool used = seen.known && seen.before.state >= STATE_TRAINING && state >= STATE_TRAINING;
+    CHECK(!used || memcmp(seen.targets, model_targets, sizeof model_targets) == 0);
+    memcpy(seen.targets, model_targets, sizeof model_targets);
+#endif
 #if NODE_KEYED
     check_key();
 #endif
@@ -245,7 +254,7 @@ static void take_frame(struct input *in, uint8_t length)
     uint8_t commit[MESSAGE_COMMIT_SIZE];
     if (type == FRAME_COMMIT && length == sizeof commit && payload[sizeof commit - 1] == 0 && host.open) {
         memcpy(commit, payload, sizeof commit);
-        host_sign(commit);
+        host_sign(commit, targets_owns(transfer));
         payload = commit;
         host.committed = true;
     }
@@ -267,7 +276,7 @@ static void take_frame(struct input *in, uint8_t length)
 
 static void boot(void)
 {
-    static const uint8_t features[SAMPLES][MODEL_FEATURES] = {{1, 2, 3}, {200, 100}, {0}, {255, 255, 255}, {17, 0, 42}};
+    static const uint8_t features[SAMPLES + MODEL_PROXY][MODEL_FEATURES] = {{1, 2, 3}, {200, 100}, {0}, {255, 255, 255}, {17, 0, 42}};
     static const uint16_t labels[SAMPLES] = {0, 1, 0, 1, 1};
 #if NODE_KEYED
     memory_key(host_key);

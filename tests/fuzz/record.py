@@ -10,6 +10,7 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -24,7 +25,16 @@ from coordinator.shares import Share
 from simulation.clock import run_virtually
 from simulation.wire import Faults, Peer, WirePort
 from tests.coordinator.test_streaming import NodePeer, Wired
-from tests.firmware.node.harness import CLASSES, MEMORY, Build, MemoryNode, fixed_weights, samples, weights
+from tests.firmware.node.harness import (
+    CLASSES,
+    MEMORY,
+    Build,
+    MemoryNode,
+    fixed_weights,
+    samples,
+    soft_targets,
+    weights,
+)
 from tests.fuzz.targets import CORPUS, NODES, headers
 
 SAMPLES = 5  # as node.c has them
@@ -66,12 +76,15 @@ def main() -> None:
 def conversation(node: MemoryNode, faults: Faults, encoding: EncodingChoice) -> tuple[bytes, bytes]:
     """Run one round; return what the host sent, before the wire had its way with it, and what the node sent."""
     down, up = bytearray(), bytearray()
-    features, labels = samples(SAMPLES)
-    share = Share(features, labels, CLASSES) if node.built.plan.source == "stream" else None
     plan = node.built.plan
+    features, labels = samples(SAMPLES + plan.proxy)
+    whole = Share(features[:SAMPLES], labels[:SAMPLES], CLASSES, features[SAMPLES:])
+    share = whole if plan.source == "stream" else None
     blob = fixed_weights(plan) if plan.kernel == "fixed" else weights(plan.sub_model.graph.parameters)
     adjustment = np.array([0.5, -0.5, 0.0], np.float32)
     order = Order(3, 77, 0.05, 0.0, 1, 4, True, encoding, adjustment, blob)
+    if plan.proxy:
+        order = replace(order, rehearsals=1, targets=soft_targets())
 
     class Recorded(NodePeer):
         def exchange(self, data: bytes) -> bytes:

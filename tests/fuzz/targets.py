@@ -9,15 +9,15 @@ from pathlib import Path
 
 from codegen.planner import SampleSource
 from codegen.protocol import ErrorCode
-from tests.firmware.node.harness import FIRMWARE, KEYED, MEMORY, Build, build
+from tests.firmware.node.harness import FIRMWARE, KEYED, MEMORY, PROXY, Build, build
 
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
-NODES: dict[str, tuple[str, SampleSource, tuple[str, ...]]] = {
-    "f32": ("accumulating", "flash", ()),
-    "fixed": ("fixed", "flash", ()),
-    "stream": ("fused", "stream", ()),
-    "keyed": ("fused", "flash", (KEYED,)),
+NODES: dict[str, tuple[str, SampleSource, tuple[str, ...], int]] = {  # the last one: proxy images
+    "f32": ("accumulating", "flash", (), 0),
+    "fixed": ("fixed", "flash", (), PROXY),
+    "stream": ("fused", "stream", (), PROXY),
+    "keyed": ("fused", "flash", (KEYED,), PROXY),
 }
 TARGETS = ("decoder", *NODES)
 INSTALL = "clang and its libFuzzer are missing: apt-get install clang libclang-rt-dev"
@@ -33,8 +33,8 @@ class MissingCompiler(Exception):  # noqa: N818 - it says what is missing
 
 def headers(target: str, folder: Path) -> Build:
     """Generate the headers of a node's model in `folder`."""
-    way, source, _ = NODES[target]
-    return build(way, folder, source=source)
+    way, source, _, proxy = NODES[target]
+    return build(way, folder, source=source, proxy=proxy)
 
 
 def compiled(target: str, folder: Path) -> Path:
@@ -45,7 +45,7 @@ def compiled(target: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if target == "decoder":
         sources: Sequence[Path] = (HERE / "decoder.c", *sorted((FIRMWARE / "link").glob("*.c")))
-        flags: Sequence[str] = (f"-I{FIRMWARE}", "-DLINK_MTU=72", "-DLINK_WINDOW=5")
+        flags: Sequence[str] = (f"-I{FIRMWARE}", "-DLINK_MTU=74", "-DLINK_WINDOW=5")
     else:
         sources = (HERE / "node.c", *(path for path in MEMORY if path.suffix == ".c"))
         flags = (*headers(target, folder).flags, *NODES[target][2], f"-DERROR_LAST={max(ErrorCode)}")

@@ -1,5 +1,5 @@
 /* Samples from flash: the shard that the build generates, shard.h; without one there are none. A port with samples of
- * its own defines these two functions, which stand back for it. */
+ * its own defines these three functions, which stand back for it. */
 #include "model.h"
 #include "node/port.h"
 #include "shard_place.h"
@@ -19,6 +19,11 @@ DEFAULT __attribute__((noinline, noclone)) uint32_t port_sample_count(void)
     return 0;
 }
 
+DEFAULT uint16_t port_proxy_count(void)
+{
+    return 0;
+}
+
 DEFAULT const uint8_t *port_sample(uint32_t index, uint16_t *label)
 {
     (void)index;
@@ -31,10 +36,18 @@ DEFAULT const uint8_t *port_sample(uint32_t index, uint16_t *label)
 #if SHARD_FEATURES != MODEL_FEATURES || SHARD_CLASSES != MODEL_CLASSES
 #error "TIERFED_SHARD has samples for another model: a run of this federation leaves one of each node in its shards/"
 #endif
+#if !MODEL_SOURCE_STREAM && SHARD_PROXY < MODEL_PROXY
+#error "TIERFED_SHARD has too few proxy images: a run of this federation leaves one of each node in its shards/"
+#endif
 
 DEFAULT uint32_t port_sample_count(void)
 {
     return SHARD_SAMPLES;
+}
+
+DEFAULT uint16_t port_proxy_count(void)
+{
+    return SHARD_PROXY;
 }
 
 #if defined(__AVR__)
@@ -63,12 +76,12 @@ DEFAULT const uint8_t *port_sample(uint32_t index, uint16_t *label)
 #else
 
 #define SHARD_ROW(label, ...) {__VA_ARGS__},
-static const uint8_t features[SHARD_SAMPLES][SHARD_FEATURES] = {
+static const uint8_t features[SHARD_SAMPLES + SHARD_PROXY][SHARD_FEATURES] = {
 #include "shard.h"
 };
 #undef SHARD_ROW
 #define SHARD_ROW(label, ...) label,
-static const uint16_t labels[SHARD_SAMPLES] = {
+static const uint16_t labels[SHARD_SAMPLES + SHARD_PROXY] = {
 #include "shard.h"
 };
 

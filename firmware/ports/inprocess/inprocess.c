@@ -17,9 +17,15 @@ uint32_t port_sample_count(void)
     return shard.count;
 }
 
+uint16_t port_proxy_count(void)
+{
+    return MODEL_PROXY;
+}
+
 const uint8_t *port_sample(uint32_t index, uint16_t *label)
 {
     if (index >= shard.count) {
+        *label = PROTOCOL_NO_LABEL;
         return shard.proxy + (size_t)(index - shard.count) * MODEL_FEATURES;
     }
     *label = shard.labels[index];

@@ -1,11 +1,13 @@
-/* Samples from a shard file, mapped and never copied; a sensor replays it as its recording. All little-endian: "TFS1",
- * u32 samples, u32 features, u32 classes, u8 features[samples][features], u16 labels[samples]. */
+/* Samples from a shard file, mapped and never copied; a sensor replays it as its recording. All little-endian: "TFS2",
+ * u32 samples, u32 proxy images, u32 features, u32 classes, u8 features[samples + proxy images][features],
+ * u16 labels[samples]. */
 #define _DEFAULT_SOURCE
 #include "native.h"
 
 #include "model.h"
 #include "node/port.h"
 #include "node/sensor.h"
+#include "protocol.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,11 +17,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define HEADER_BYTES 16U
+#define HEADER_BYTES 20U
 
 static struct {
     const uint8_t *features, *labels;
-    uint32_t samples;
+    uint32_t samples, proxy;
 } shard;
 
 static uint32_t u32_at(const uint8_t *at)
@@ -56,23 +58,29 @@ void native_open_shard(const char *path)
 {
     uint64_t size;
     const uint8_t *bytes = map(path, &size);
-    if (memcmp(bytes, "TFS1", 4) != 0) {
-        native_fail("%s: not a shard: it does not begin with TFS1", path);
+    if (memcmp(bytes, "TFS2", 4) != 0) {
+        native_fail("%s: not a shard: it does not begin with TFS2", path);
     }
-    const uint32_t features = u32_at(bytes + 8), classes = u32_at(bytes + 12);
+    const uint32_t features = u32_at(bytes + 12), classes = u32_at(bytes + 16);
     shard.samples = u32_at(bytes + 4);
+    shard.proxy = u32_at(bytes + 8);
     if (features != MODEL_FEATURES || classes != MODEL_CLASSES) {
         native_fail("%s: made for %" PRIu32 " features and %" PRIu32 " classes, this firmware's model has %lu and %d; "
                     "make the shards of this federation again or rebuild the firmware",
                     path, features, classes, (unsigned long)MODEL_FEATURES, MODEL_CLASSES);
     }
-    const uint64_t expected = HEADER_BYTES + (uint64_t)shard.samples * (features + 2U);
+    const uint64_t images = (uint64_t)shard.samples + shard.proxy;
+    const uint64_t expected = HEADER_BYTES + images * features + (uint64_t)shard.samples * 2U;
     if (size != expected) {
-        native_fail("%s: %" PRIu64 " bytes, expected %" PRIu64 " for its %" PRIu32 " samples", path, size, expected,
-                    shard.samples);
+        native_fail("%s: %" PRIu64 " bytes, expected %" PRIu64 " for its %" PRIu32 " samples and %" PRIu32
+                    " proxy images", path, size, expected, shard.samples, shard.proxy);
+    }
+    if (shard.proxy > UINT16_MAX || (!MODEL_SOURCE_STREAM && images < (uint64_t)shard.samples + MODEL_PROXY)) {
+        native_fail("%s: %" PRIu32 " proxy images, expected %d to %d; make the shards of this federation again or "
+                    "rebuild the firmware", path, shard.proxy, MODEL_PROXY, UINT16_MAX);
     }
     shard.features = bytes + HEADER_BYTES;
-    shard.labels = shard.features + (size_t)shard.samples * features;
+    shard.labels = shard.features + (size_t)images * features;
     for (uint32_t i = 0; i < shard.samples; i++) {
         if (label_at(i) >= classes) {
             native_fail("%s: sample %" PRIu32 " has label %u, expected less than %" PRIu32, path, i,
@@ -108,8 +116,13 @@ uint32_t port_sample_count(void)
     return shard.samples;
 }
 
+uint16_t port_proxy_count(void)
+{
+    return (uint16_t)shard.proxy;
+}
+
 const uint8_t *port_sample(uint32_t index, uint16_t *label)
 {
-    *label = label_at(index);
+    *label = index < shard.samples ? label_at(index) : PROTOCOL_NO_LABEL;
     return shard.features + (size_t)index * MODEL_FEATURES;
 }

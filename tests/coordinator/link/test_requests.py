@@ -136,7 +136,7 @@ def test_a_stop_ends_whoever_waits(peer: Peer) -> None:
         with_session(port, work)
 
 
-HELLO = Hello(PROTOCOL_VERSION, 72, 4, 1, 7, b"12345678", 0, 0, 0, 1, 0, 10, 0, "uno", "micro")
+HELLO = Hello(PROTOCOL_VERSION, 74, 4, 1, 7, b"12345678", 0, 0, 0, 0, 1, 0, 10, 0, "uno", "micro")
 
 
 @pytest.mark.parametrize(
@@ -144,10 +144,10 @@ HELLO = Hello(PROTOCOL_VERSION, 72, 4, 1, 7, b"12345678", 0, 0, 0, 1, 0, 10, 0, 
     [
         (replace(HELLO, protocol=9).encode(), f"speaks protocol 9, this host {PROTOCOL_VERSION}; rebuild and flash it"),
         (b"\x01much shorter", f"speaks protocol 1, this host {PROTOCOL_VERSION}; rebuild and flash it"),
-        (bytes([PROTOCOL_VERSION]) + b"much shorter", "HELLO of 13 bytes; expected 72; host and firmware differ"),
+        (bytes([PROTOCOL_VERSION]) + b"much shorter", "HELLO of 13 bytes; expected 74; host and firmware differ"),
         (b"", f"speaks protocol 0, this host {PROTOCOL_VERSION}; rebuild and flash it"),
         (replace(HELLO, mtu=255).encode(), "mtu 255 and window 4 makes no sense"),
-        (replace(HELLO, window=0).encode(), "mtu 72 and window 0 makes no sense"),
+        (replace(HELLO, window=0).encode(), "mtu 74 and window 0 makes no sense"),
     ],
 )
 def test_a_hello_that_cannot_be_is_refused(peer: Peer, hello: bytes, words: str) -> None:

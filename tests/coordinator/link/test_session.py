@@ -18,7 +18,7 @@ from tests.coordinator.link.conftest import MakePeer
 from tests.coordinator.link.sessions import BLOB, has, there_and_back, with_session
 
 
-@pytest.mark.parametrize(("mtu", "window"), [(72, 1), (120, 8), (248, 32)])
+@pytest.mark.parametrize(("mtu", "window"), [(74, 1), (120, 8), (248, 32)])
 def test_there_and_back(make_peer: MakePeer, mtu: int, window: int) -> None:
     async def work(session: Session) -> None:
         assert await there_and_back(session) == BLOB
@@ -151,7 +151,7 @@ def test_reset_in_the_middle_ends_aloud(peer: Peer) -> None:
         with_session(WirePort(peer), work)
 
 
-@pytest.mark.parametrize(("mtu", "share"), [(120, 0.0), (120, 0.5), (120, 0.999), (72, 0.5)])
+@pytest.mark.parametrize(("mtu", "share"), [(120, 0.0), (120, 0.5), (120, 0.999), (74, 0.5)])
 def test_a_fetch_that_broke_off_goes_on_where_it_was(make_peer: MakePeer, mtu: int, share: float) -> None:
     """Whatever the length of the chunks was before; what is new is all that moves again."""
     peer = make_peer(120, 8)

@@ -18,6 +18,7 @@ from codegen.graph import Graph, Layer
 from codegen.planner import Plan, SampleSource, Training
 from codegen.protocol import (
     BY_TYPE,
+    MTU_MIN,
     Ack,
     Begin,
     Commit,
@@ -45,7 +46,7 @@ NATIVE = (*NODE, *sorted((FIRMWARE / "ports" / "native").glob("*.c")))
 KEYED = "-DNODE_KEYED=1"  # as twins are built, and boards that have a key
 MEMORY = (*NODE, Path(boards.PROJECT_ROOT) / "simulation" / "memory_port.c")
 
-FEATURES, CLASSES, SAMPLES = 36, 3, 30
+FEATURES, CLASSES, SAMPLES, PROXY = 36, 3, 30, 22
 WAYS = {  # to train, and in which arithmetic
     "accumulating": (Training(batch=4, momentum=0.5, encoding="delta_q8"), "f32"),
     "fused": (Training(batch=1, encoding="weights"), "f32"),
@@ -73,7 +74,7 @@ class Build:
 
     plan: Plan
     include: Path
-    mtu: int = 72
+    mtu: int = MTU_MIN
     window: int = 4
     rates: tuple[int, int] = (250_000, 500_000)  # at boot, and the fastest
 
@@ -88,10 +89,12 @@ class Build:
         return self.plan.sub_model.graph.parameters
 
 
-def build(way: str, folder: Path, board_id: str = "nrf52_dk", source: SampleSource = "flash") -> Build:
+def build(
+    way: str, folder: Path, board_id: str = "nrf52_dk", source: SampleSource = "flash", proxy: int = 0
+) -> Build:
     """Generate the headers of the small model, for its full width and half of it, in `folder`."""
     graph, (training, kernel) = small_graph(), WAYS[way]
-    training = dataclasses.replace(training, sources={board_id: source}, samples_per_node=SAMPLES)
+    training = dataclasses.replace(training, sources={board_id: source}, samples_per_node=SAMPLES, proxy=proxy)
     board = boards.load(board_id)
     board = dataclasses.replace(board, training=dataclasses.replace(board.training, kernel=kernel))
     nothing = [np.zeros(tensor.shape, np.float32) for tensor in graph.tensors]
@@ -106,10 +109,20 @@ def samples(count: int = SAMPLES) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np
     return features, (features[:, 0] < features[:, 1]).astype(np.uint16)
 
 
+def soft_targets() -> npt.NDArray[np.uint8]:
+    """Return the soft targets of the proxy images, u8 [PROXY, CLASSES]: one that is sure, one that says nothing."""
+    random = np.random.default_rng(7)
+    shares = random.dirichlet([0.3] * CLASSES, PROXY)
+    targets = np.rint(shares * 255).astype(np.uint8)
+    targets[:2] = (0, 255, 0), (0, 0, 0)
+    return targets
+
+
 def shard(count: int = SAMPLES) -> bytes:
     """Return the same samples as a shard file."""
     features, labels = samples(count)
-    return b"TFS1" + struct.pack("<III", count, FEATURES, CLASSES) + features.tobytes() + labels.astype("<u2").tobytes()
+    header = b"TFS2" + struct.pack("<IIII", count, 0, FEATURES, CLASSES)
+    return header + features.tobytes() + labels.astype("<u2").tobytes()
 
 
 def weights(parameters: int, seed: int = 2) -> bytes:
@@ -152,7 +165,7 @@ class MemoryNode:
 
     def __init__(self, library: ctypes.CDLL, built: Build, count: int = SAMPLES) -> None:
         self.library, self.built = library, built
-        self._features, self._labels = samples(max(count, 1))
+        self._features, self._labels = samples(max(count + built.plan.proxy, 1))  # the proxy images lie behind
         library.node_poll.restype = ctypes.c_bool
         library.memory_waiting.restype = library.memory_pull.restype = library.memory_rate.restype = ctypes.c_uint32
         self.count = count
@@ -218,7 +231,16 @@ class MemoryNode:
             (reply,) = self.feed(encode(FrameType.DATA, transfer, chunk, data))
             assert (reply.type, reply.transfer, reply.chunk) == (FrameType.ACK, transfer, chunk + 1)
 
-    def bring(self, state: State, blob: bytes, wanted: Setup | None = None) -> None:
+    def aim(self, targets: bytes, round: int = 5, transfer: int = TRANSFER + 1) -> Message:
+        """Send soft targets; return the answer to COMMIT, or to BEGIN if that is refused."""
+        reply = self.ask(Begin(TransferKind.TARGETS, 40, round, len(targets), zlib.crc32(targets)), transfer)
+        if not isinstance(reply, Ack):
+            return reply
+        for chunk in range(-(-len(targets) // 40)):
+            self.feed(encode(FrameType.DATA, transfer, chunk, targets[chunk * 40 : (chunk + 1) * 40]))
+        return self.ask(Commit(round), transfer)
+
+    def bring(self, state: State, blob: bytes, wanted: Setup | None = None, targets: bytes = b"") -> None:
         """Take a node that has booted to a state of round 5."""
         wanted = wanted or setup()
         if state >= State.READY:
@@ -226,6 +248,8 @@ class MemoryNode:
         if state >= State.LOADED:
             self.load(blob, wanted.round)
             self.ask(Commit(wanted.round), self.TRANSFER)
+            if targets:
+                self.aim(targets, wanted.round)
         if state >= State.TRAINING:
             self.ask(Train(wanted.round))
         if state == State.DONE:

@@ -64,14 +64,16 @@ def shard_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 GOOD = shard()
 BAD_SHARDS = [
-    (b"", "not a shard: expected a file of at least 16 bytes"),
-    (b"TFS2" + GOOD[4:], "does not begin with TFS1"),
+    (b"", "not a shard: expected a file of at least 20 bytes"),
+    (b"TFS1" + GOOD[4:], "does not begin with TFS2"),
     (GOOD[:-1], f"{len(GOOD) - 1} bytes, expected {len(GOOD)} for its 30 samples"),
     (GOOD + b"\0", f"{len(GOOD) + 1} bytes, expected {len(GOOD)} for its 30 samples"),
     (GOOD[:4] + b"\xff\xff\xff\xff" + GOOD[8:], "for its 4294967295 samples"),
-    (GOOD[:8] + b"\x25" + GOOD[9:], f"made for 37 features and 3 classes, this firmware's model has {FEATURES} and 3"),
+    (GOOD[:8] + b"\xff\xff\xff\xff" + GOOD[12:], "and 4294967295 proxy images"),
+    (GOOD[:8] + b"\0\0\1\0" + GOOD[12:] + bytes(FEATURES << 16), "65536 proxy images, expected 0 to 65535"),
+    (GOOD[:12] + b"\x25" + GOOD[13:], f"made for 37 features and 3 classes, this firmware's model has {FEATURES} and"),
     (
-        GOOD[:12] + b"\x09" + GOOD[13:],
+        GOOD[:16] + b"\x09" + GOOD[17:],
         f"made for 36 features and 9 classes, this firmware's model has 36 and {CLASSES}",
     ),
     (GOOD[:-2] + b"\x03\0", "sample 29 has label 3, expected less than 3"),

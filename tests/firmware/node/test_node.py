@@ -83,16 +83,16 @@ TABLE: list[tuple[Message, str]] = [
     (begin_of(WEIGHTS, round=6), "WRONG_STATE= WRONG_ROUND= WRONG_ROUND= WRONG_ROUND= WRONG_ROUND="),
     (begin_of(WEIGHTS[:-4]), "WRONG_STATE= WRONG_SIZE= WRONG_SIZE= WRONG_SIZE= WRONG_SIZE="),
     (begin_of(WEIGHTS, payload=0), "WRONG_STATE= WRONG_SIZE= WRONG_SIZE= WRONG_SIZE= WRONG_SIZE="),
-    (begin_of(WEIGHTS, payload=73), "WRONG_STATE= WRONG_SIZE= WRONG_SIZE= WRONG_SIZE= WRONG_SIZE="),
+    (begin_of(WEIGHTS, payload=75), "WRONG_STATE= WRONG_SIZE= WRONG_SIZE= WRONG_SIZE= WRONG_SIZE="),
     (Begin(2, 72, 5, 1196, 0), "WRONG_STATE= UNSUPPORTED= UNSUPPORTED= UNSUPPORTED= UNSUPPORTED="),
-    (Commit(5), "WRONG_STATE= -= LOADED TRAINING DONE"),
+    (Commit(5), "WRONG_STATE= -= -= -= -="),
     (Commit(6), "WRONG_STATE= WRONG_ROUND= WRONG_ROUND= WRONG_ROUND= WRONG_ROUND="),
     (Train(5), "WRONG_STATE= WRONG_STATE= TRAINING TRAINING DONE"),
     (Train(6), "WRONG_STATE= WRONG_ROUND= WRONG_ROUND= WRONG_ROUND= WRONG_ROUND="),
     (Fetch(5, Encoding.WEIGHTS, 72), "WRONG_STATE= WRONG_STATE= WRONG_STATE= WRONG_STATE= OFFER="),
     (Fetch(5, Encoding.DELTA_Q8, 8), "WRONG_STATE= WRONG_STATE= WRONG_STATE= WRONG_STATE= OFFER="),
     (Fetch(5, 9, 72), "WRONG_STATE= WRONG_STATE= WRONG_STATE= WRONG_STATE= UNSUPPORTED="),
-    (Fetch(5, Encoding.WEIGHTS, 73), "WRONG_STATE= WRONG_STATE= WRONG_STATE= WRONG_STATE= WRONG_SIZE="),
+    (Fetch(5, Encoding.WEIGHTS, 75), "WRONG_STATE= WRONG_STATE= WRONG_STATE= WRONG_STATE= WRONG_SIZE="),
     (Fetch(6, Encoding.WEIGHTS, 72), "WRONG_STATE= WRONG_ROUND= WRONG_ROUND= WRONG_ROUND= WRONG_ROUND="),
     (Ack(0, 0), "-= -= -= -= -="),
 ]
@@ -132,7 +132,7 @@ def test_hello_says_everything(accumulating: MemoryNode, fused: MemoryNode, fixe
         assert isinstance(boot, Hello)
         plan = node.built.plan
         expected = Hello(
-            PROTOCOL_VERSION, 72, 4, encodings, boot.boot, b"memory!\0", 0xF00D1234, plan.model_hash, SAMPLES,
+            PROTOCOL_VERSION, 74, 4, encodings, boot.boot, b"memory!\0", 0xF00D1234, plan.model_hash, SAMPLES, 0,
             batch, kernel, 299, 0, "nrf52_dk", "full",
         )  # fmt: skip
         assert boot == expected
@@ -161,7 +161,7 @@ def test_wrong_lengths_are_malformed(fused: MemoryNode, type: FrameType) -> None
     for state in (State.IDLE, State.LOADED):
         fused.boot()
         fused.bring(state, WEIGHTS)
-        for length in range(73):
+        for length in range(75):
             if length == size or (width and length > size and (length - size) % width == 0):
                 continue
             (frame,) = fused.feed(encode(type, 3, 0, bytes(length)))
@@ -178,7 +178,7 @@ def test_unknown_requests_are_refused_and_echoes_ignored(fused: MemoryNode) -> N
 
 
 def test_a_frame_longer_than_the_mtu_is_noise(fused: MemoryNode) -> None:
-    assert fused.feed(encode(FrameType.DATA, 3, 0, bytes(73))) == []
+    assert fused.feed(encode(FrameType.DATA, 3, 0, bytes(75))) == []
     status = fused.ask(StatusRequest())
     assert isinstance(status, Status) and status.rejected == 1
 

@@ -7,15 +7,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from codegen.protocol import Q8_BLOCK, Adjust, Commit, Encoding, Setup, State, Train
 from coordinator.deltas import decode as decode_update
 from tests.firmware.conftest import CompileShared
-from tests.firmware.node.harness import F32, FIRMWARE, MEMORY, Build, MemoryNode, fixed_weights, samples, setup, weights
+from tests.firmware.node.harness import (
+    CLASSES,
+    F32,
+    FIRMWARE,
+    MEMORY,
+    SAMPLES,
+    Build,
+    MemoryNode,
+    fixed_weights,
+    samples,
+    setup,
+    weights,
+)
 
 WEIGHTS = weights(299)
 ADJUSTMENT = (0.4, -0.2, 0.1)
+NO_TARGETS = np.zeros((0, CLASSES), np.uint8)
+SHARE_ONE = 32768  # FIXED_SHARE_ONE of firmware/engine/fixed.h
 REFERENCE = (Path(__file__).with_name("reference.c"), *sorted((FIRMWARE / "engine").glob("*.c")))
 
 
@@ -74,8 +89,10 @@ class Reference:
     library: ctypes.CDLL
     built: Build
 
-    def train(self, wanted: Setup, blob: bytes, adjustment: tuple[float, ...]) -> tuple[bytes, float]:
-        """Return the weights after training, and the mean loss of the last epoch."""
+    def train(
+        self, wanted: Setup, blob: bytes, adjustment: tuple[float, ...], targets: npt.NDArray[np.uint8] = NO_TARGETS
+    ) -> tuple[bytes, float]:
+        """Return the weights after training, and the mean loss of the last epoch. targets: u8 [proxy, classes]."""
         plan, library = self.built.plan, self.library
         library.model_backprop.restype = ctypes.c_float
         held = (ctypes.c_uint8 * len(blob)).in_dll(library, "model_weights")
@@ -84,26 +101,57 @@ class Reference:
             library.model_begin()
         if plan.accumulates:
             ctypes.memset(ctypes.addressof(ctypes.c_float.in_dll(library, "model_gradients")), 0, len(blob))
-        features, labels = samples()
-        target = self.target(adjustment)
+        features, labels = samples(SAMPLES + len(targets))
+        own, hard = SAMPLES, self.target(adjustment)
+        length = own + wanted.rehearsals * len(targets)
         scale = 1.0 if plan.accumulates else float(np.float32(wanted.learning_rate) / np.float32(wanted.batch))
         for epoch in range(wanted.epochs):
             losses: list[float] = []
-            for position, index in enumerate(order(wanted.seed, epoch, len(labels))):
+            for position, turn in enumerate(order(wanted.seed, epoch, length)):
                 if plan.kernel == "fixed":
-                    library.fixed_seed(hash32((wanted.seed + epoch * len(labels) + position) & 0xFFFFFFFF))
+                    library.fixed_seed(hash32((wanted.seed + epoch * length + position) & 0xFFFFFFFF))
+                index = turn if turn < own else own + (turn - own) % len(targets)
                 sample = _Sample(features[index].ctypes.data, plan.training.input_scale, 0.0)
-                target.label = int(labels[index])
+                hard.label = int(labels[index])
+                target, weight = (hard, np.float32(1)) if turn < own else self.soft(targets[index - own])
                 for width in range(len(plan.widths) if wanted.nested else 1):
                     loss = library.model_backprop(
-                        width, ctypes.byref(sample), ctypes.byref(target), ctypes.c_float(scale)
+                        width, ctypes.byref(sample), ctypes.byref(target), ctypes.c_float(float(weight * scale))
                     )
-                    losses += [loss] if width == 0 else []
-                in_batch = (len(losses) - 1) % wanted.batch + 1
-                if plan.accumulates and (in_batch == wanted.batch or len(losses) == len(labels)):
+                    losses += [loss] if width == 0 and turn < own else []
+                in_batch = position % wanted.batch + 1
+                if plan.accumulates and (in_batch == wanted.batch or position + 1 == length):
                     step = float(np.float32(wanted.learning_rate) / np.float32(in_batch))
                     library.model_update(ctypes.c_float(step), ctypes.c_float(wanted.momentum))
         return bytes(held), float(np.mean(losses))
+
+    def soft(self, row: npt.NDArray[np.uint8]) -> tuple[_Target | _FixedTarget, np.float32]:
+        """Return a proxy image's target, u8 [classes] in 1/255, and what it counts: the square of the largest share."""
+        sure = np.float32(row.max()) * np.float32(1 / 255)
+        if self.built.plan.kernel == "fixed":
+            shares = (int(share) * (2 * SHARE_ONE // 255 + 1) // 2 for share in row)
+            self._shares = (ctypes.c_uint16 * len(row))(*shares)
+            return _FixedTarget(0, ctypes.addressof(self._shares), None, 256), sure * sure
+        self._soft = row * np.float32(1 / 255)
+        return _Target(0, self._soft.ctypes.data, None, 1.0, 1.0), sure * sure
+
+    def divergence(self, blob: bytes, targets: npt.NDArray[np.uint8]) -> float:
+        """Return the mean Kullback-Leibler divergence, in float64, of what weights make of the proxy images from their
+        targets [proxy, classes]; a row of zeros is left out."""
+        plan, library = self.built.plan, self.library
+        library.model_logits_at.restype = ctypes.c_void_p
+        held = (ctypes.c_uint8 * len(blob)).in_dll(library, "model_weights")
+        ctypes.memmove(held, blob, len(blob))
+        kind, one = (ctypes.c_int16, 256) if plan.kernel == "fixed" else (ctypes.c_float, 1)
+        features, found = samples(SAMPLES + len(targets))[0][SAMPLES:], list[float]()
+        for image, target in zip(features, targets, strict=True):
+            sample = _Sample(image.ctypes.data, plan.training.input_scale, 0.0)
+            library.model_forward(0, ctypes.byref(sample))
+            logits = np.array(ctypes.cast(library.model_logits_at(), ctypes.POINTER(kind))[:CLASSES]) / one
+            shares = target / max(1, int(target.sum()))
+            logs = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+            found.append(float((shares * (np.log(np.maximum(shares, 1e-12)) - logs)).sum()))
+        return float(np.mean(found))
 
     def target(self, adjustment: tuple[float, ...]) -> _Target | _FixedTarget:
         """Return a target without label; in fixed point the adjustment is in 1/256."""
