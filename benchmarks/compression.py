@@ -88,7 +88,7 @@ class Member:
         rate = Rate(order.learning_rate, order.epochs, order.batch, order.nested)
         after = self._node.train(order.weights, self._x, self._y, order.seed, rate)
         if self._encoder is None:
-            delta = decode(self.plan, Encoding.WEIGHTS, after, order.weights)
+            delta: Sequence[np.ndarray] = decode(self.plan, Encoding.WEIGHTS, after, order.weights)
         else:
             delta = self._coded(self._encoder, after, order)
         return Update(self.name, order.round, delta, len(self._y), self._node.loss, self._node.saturated)

@@ -96,10 +96,15 @@ class Graph:
         """Bytes of a sample."""
         return math.prod(self.input_shape)
 
-    @property
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the trainable tensors."""
+        return tuple(tensor.shape for tensor in self.tensors if tensor.trainable)
+
+    @cached_property
     def parameters(self) -> int:
         """Trainable floats."""
-        return sum(tensor.size for tensor in self.tensors if tensor.trainable)
+        return sum(math.prod(shape) for shape in self.shapes)
 
     @property
     def first_trainable(self) -> int:

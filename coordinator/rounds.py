@@ -21,7 +21,9 @@ from codegen.weights import pack
 from coordinator.aggregation import Contribution, Weights
 from coordinator.aggregation.plausibility import Suspect, implausible
 from coordinator.aggregation.robust import Rule, aggregator
+from coordinator.aggregation.sums import library
 from coordinator.aggregation.weighting import Weighting, weighted
+from coordinator.deltas import Delta, UpdateError
 from coordinator.events import NodeAnswered, NodeFailed, NodeRefused, Observer, RoundAggregated, RoundStarted
 from coordinator.state import State, Targets
 
@@ -59,7 +61,7 @@ class Update:
 
     node: str
     round: int
-    delta: list[npt.NDArray[np.float32]]  # trainable tensors of its sub-model, after minus before
+    delta: Sequence[npt.NDArray[np.float32]]  # trainable tensors of its sub-model, after minus before
     samples: int  # it was trained on, one epoch's worth
     loss: float  # mean of the last epoch
     saturated: int = 0  # times that a fixed-point weight or logit was held at its limit
@@ -158,6 +160,7 @@ async def run_round(
     The result depends on the order of `nodes` (the federation file's), not on the order in which they answer.
     """
     clock = asyncio.get_running_loop().time
+    library()  # or CompilerError: no node shall train what cannot be summed
     started = clock()
     observer(RoundStarted(number, tuple(node.name for node in nodes), settings.learning_rate(number)))
     cuts = RoundCuts(number, graph, state, settings.select)
@@ -337,18 +340,19 @@ def adjusted(order: Order, node: Node, settings: Settings) -> Order:
 
 def check(update: Update, order: Order, cut: SubModel, node: Node, most_samples: int) -> None:
     """Raise UpdateRefused unless `update` may enter the global model, as far as it tells by itself."""
-    shapes = [tensor.shape for tensor in cut.graph.tensors if tensor.trainable]
     samples = sum(node.label_counts)
     if update.round != order.round:
         raise UpdateRefused(f"answered for round {update.round}, not {order.round}")
-    if [delta.shape for delta in update.delta] != shapes:
-        raise UpdateRefused(f"its update does not have the shapes of tier {cut.tier.name}")
     if update.samples != samples:
         raise UpdateRefused(f"says {update.samples} samples, but its labels make {samples}")
     if samples > most_samples:
         raise UpdateRefused(f"says {samples} samples; samples_per_node is {most_samples}")
-    if not np.isfinite(update.loss) or not all(np.isfinite(delta).all() for delta in update.delta):
-        raise UpdateRefused("its update is not finite; a smaller learning_rate may help")
+    if not np.isfinite(update.loss):
+        raise UpdateRefused("its loss is not finite; a smaller learning_rate may help")
+    try:
+        Delta.of(cut.graph, update.delta).check()
+    except UpdateError as error:
+        raise UpdateRefused(str(error)) from error
 
 
 def deadline(plan: Plan, samples: int, epochs: int) -> float:

@@ -48,7 +48,7 @@ class Robust:
 
     def add(self, contribution: Contribution) -> None:
         """Take one contribution. Raises ValueError as Substructure does."""
-        check(contribution, [index for index, tensor in enumerate(self._graph.tensors) if tensor.trainable])
+        check(contribution)
         self._contributions.append(contribution)
 
     def result(self) -> Weights:

@@ -2,62 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import operator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from codegen.graph import Graph
-from coordinator.aggregation import Contribution, Weights
+from codegen.tiers import SubModel
+from coordinator.aggregation import Contribution, Weights, sums
+from coordinator.deltas import Delta, UpdateError
 
 Selection = tuple[slice, ...] | tuple[npt.NDArray[np.intp], ...]
+Doubles = npt.NDArray[np.float64]
 
 
 class Substructure:
     """The weighted mean of the deltas of the nodes that hold a parameter, added to its old value.
 
-    Sums are float64, in the order of `add`; results are float32. A parameter that nobody holds keeps its bits, frozen
-    tensors too. The output layer's column and bias of a class count only for nodes with samples of that label. Takes
-    the memory of two models in float64, whatever the number of nodes.
+    Sums are float64: of each sub-model's nodes in the order of `add`, then of the sub-models in the order of their
+    first nodes. Results are float32. A parameter that nobody holds keeps its bits, frozen tensors too. The output
+    layer's column and bias of a class count only for nodes with samples of that label. Takes the memory of each
+    sub-model once in float64, and of the last few updates as they came, whatever the number of nodes.
     """
 
     def __init__(self, graph: Graph, weights: Sequence[npt.NDArray[np.float32]]) -> None:
         """Begin a round from global `weights`, one array per graph.tensors."""
-        self._weights = weights
-        self._trainable = [index for index, tensor in enumerate(graph.tensors) if tensor.trainable]
+        self._graph, self._weights = graph, weights
         self._class_axes = class_axes(graph)
-        self._sums = {index: np.zeros(weights[index].shape, np.float64) for index in self._trainable}
-        self._counts = {index: np.zeros(weights[index].shape, np.float64) for index in self._trainable}
+        self._cuts: list[_Cut] = []
 
     def add(self, contribution: Contribution) -> None:
-        """Add one node's deltas; raises ValueError if they are not finite or not of the sub-model's shapes."""
-        check(contribution, self._trainable)
-        known = np.flatnonzero(contribution.label_counts)
-        for index, delta in zip(self._trainable, contribution.delta, strict=True):
-            axes = contribution.sub_model.slices[index]
-            if index in self._class_axes and len(known) < len(contribution.label_counts):
-                axis = self._class_axes[index]
-                axes, delta = (*axes[:axis], axes[axis][known], *axes[axis + 1 :]), delta.take(known, axis)
-            where = selection(axes)
-            self._sums[index][where] += contribution.counts * delta.astype(np.float64)
-            self._counts[index][where] += contribution.counts
+        """Add one node's deltas; raises ValueError if they are not of the sub-model's shapes or, at the latest in
+        `result`, not finite: then nothing comes of this round."""
+        self._of(contribution.sub_model).add(contribution)
 
     def result(self) -> Weights:
         """Return the new global weights."""
         weights = [np.array(tensor, np.float32) for tensor in self._weights]
-        for index in self._trainable:
-            held = self._counts[index] > 0
-            mean = self._sums[index][held] / self._counts[index][held]
-            weights[index][held] = (weights[index][held] + mean).astype(np.float32)
+        parts = [cut.sums() for cut in self._cuts]
+        for index, tensor in enumerate(self._graph.tensors):
+            if not tensor.trainable:
+                continue
+            total, counts = np.zeros(tensor.shape), np.zeros(tensor.shape)
+            for cut, part in zip(self._cuts, parts, strict=True):
+                where = selection(cut.sub_model.slices[index])
+                total[where] += next(part)
+                counts[where] += cut.counts(self._class_axes.get(index), total.ndim)
+            held = counts > 0
+            np.divide(total, counts, out=total, where=held)
+            np.add(weights[index], total, out=weights[index], where=held, casting="same_kind")
         return weights
 
+    def _of(self, sub_model: SubModel) -> _Cut:
+        for alike in (operator.is_, _same):  # a round makes one object a tier and arithmetic
+            for cut in self._cuts:
+                if alike(cut.sub_model, sub_model):
+                    return cut
+        cut = _Cut(sub_model, list(self._class_axes))
+        self._cuts.append(cut)
+        return cut
 
-def check(contribution: Contribution, trainable: Sequence[int]) -> None:
-    """Raise ValueError if the deltas of tensors `trainable` are not finite or not of the sub-model's shapes."""
-    for index, delta in zip(trainable, contribution.delta, strict=True):
-        shape = tuple(len(axis) for axis in contribution.sub_model.slices[index])
-        if delta.shape != shape or not np.isfinite(delta).all():
-            raise ValueError(f"{contribution.node}: tensor {index} of its update is not finite or of another shape")
+
+class _Cut:
+    """The sum over the nodes that hold one and the same part of the global model."""
+
+    def __init__(self, sub_model: SubModel, by_class: Sequence[int]) -> None:
+        """`by_class`: the tensors with an axis of classes, the last ones."""
+        self.sub_model = sub_model
+        graph = sub_model.graph
+        self._plain = graph.parameters - sum(graph.tensors[at].size for at in by_class if graph.tensors[at].trainable)
+        self._sums = np.zeros(graph.parameters)
+        self._counts = np.zeros(1 + graph.classes)  # of what has no class, and of each class
+        self._waiting: list[tuple[Contribution, Delta]] = []
+
+    def add(self, contribution: Contribution) -> None:
+        self._waiting.append((contribution, _delta(contribution)))
+        if len(self._waiting) == sums.NODES:
+            self._flush()
+
+    def sums(self) -> Iterator[Doubles]:
+        """Yield the sums of each trainable tensor."""
+        self._flush()
+        at = 0
+        for shape in self.sub_model.graph.shapes:
+            size = math.prod(shape)
+            yield self._sums[at : at + size].reshape(shape)
+            at += size
+
+    def counts(self, class_axis: int | None, axes: int) -> Doubles:
+        """Return what the nodes of a tensor's sums count together, to be broadcast along its axes."""
+        counts = self._counts[:1] if class_axis is None else self._counts[1:]
+        return counts.reshape([-1 if axis == class_axis else 1 for axis in range(axes)])
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        weights = np.array(
+            [[each.counts, *(each.counts if known else 0.0 for known in each.label_counts)] for each, _ in waiting]
+        )
+        for row in weights:  # one after the other: the order of a sum is part of its bits
+            self._counts += row
+        blobs, q8 = [delta.blob for _, delta in waiting], [delta.q8 for _, delta in waiting]
+        if not sums.add(self._sums, self._plain, blobs, q8, weights):
+            for each, _ in waiting:
+                check(each)
+
+
+def check(contribution: Contribution) -> None:
+    """Raise ValueError unless its deltas are finite and of its sub-model's shapes."""
+    try:
+        _delta(contribution).check()
+    except UpdateError as error:
+        raise ValueError(f"{contribution.node} {error}") from None
+
+
+def _delta(contribution: Contribution) -> Delta:
+    try:
+        return Delta.of(contribution.sub_model.graph, contribution.delta)
+    except UpdateError as error:
+        raise ValueError(f"{contribution.node} {error}") from None
+
+
+def _same(one: SubModel, other: SubModel) -> bool:
+    """Whether two sub-models take the same part of the global model."""
+    return all(
+        len(mine) == len(theirs) and all(map(np.array_equal, mine, theirs))
+        for mine, theirs in zip(one.slices, other.slices, strict=True)
+    )
 
 
 def class_axes(graph: Graph) -> dict[int, int]:

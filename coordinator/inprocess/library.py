@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -17,7 +14,7 @@ from boards import PROJECT_ROOT
 from codegen.header import model_header
 from codegen.planner import Plan
 from codegen.protocol_header import protocol_header
-from coordinator.errors import TierfedError
+from coordinator.compiler import FLAGS, compiled, compiler
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,11 +22,7 @@ if TYPE_CHECKING:
 FIRMWARE = PROJECT_ROOT / "firmware"
 SOURCES = ("node/training.c", "node/samples.c", "ports/inprocess/inprocess.c")
 CACHE = PROJECT_ROOT / ".tierfed" / "inprocess"
-FLAGS = ("-std=c99", "-O2", "-fPIC", "-ffp-contract=off")
-
-
-class CompilerError(TierfedError):
-    """There is no C compiler, or it fails; the sentence says what to install."""
+OPTIONS = ("-O2",)
 
 
 def load(plan: Plan, weights: Sequence[np.ndarray]) -> ctypes.CDLL:
@@ -52,10 +45,7 @@ def _compiled(header: str) -> bytes:
 
 def _made(kind: str, link: Sequence[str], sources: Sequence[Path], files: Mapping[str, str]) -> Path:
     """Return what the compiler makes of sources and generated `files`, from the cache if it is there."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        raise CompilerError("no C compiler was found; expected cc, gcc or clang: apt-get install gcc libc6-dev")
-    digest = hashlib.sha256(repr((compiler, FLAGS, sorted(files.items()))).encode())
+    digest = hashlib.sha256(repr((compiler(), FLAGS, OPTIONS, sorted(files.items()))).encode())
     headers = FIRMWARE.rglob("*.h") if files else (FIRMWARE / "engine").glob("*.h")
     for path in (*sources, *sorted(headers)):
         digest.update(path.name.encode() + path.read_bytes())
@@ -63,17 +53,13 @@ def _made(kind: str, link: Sequence[str], sources: Sequence[Path], files: Mappin
     if not cached.is_file():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as name:
-            _compile([compiler, *FLAGS, *link, *map(str, sources)], files, Path(name)).replace(cached)
+            _compile([*OPTIONS, *link, *sources], files, Path(name)).replace(cached)
     return cached
 
 
-def _compile(command: Sequence[str], files: Mapping[str, str], folder: Path) -> Path:
+def _compile(options: Sequence[str | Path], files: Mapping[str, str], folder: Path) -> Path:
     for file, text in files.items():
         (folder / file).write_text(text, encoding="utf-8")
     made = folder / "made.o"
-    done = subprocess.run(
-        [*command, f"-I{folder}", f"-I{FIRMWARE}", "-o", str(made)], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise CompilerError(f"{command[0]} cannot compile the engine for this machine:\n{done.stderr}")
+    compiled("the engine", [*options, f"-I{folder}", f"-I{FIRMWARE}"], made)
     return made

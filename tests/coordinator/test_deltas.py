@@ -18,7 +18,7 @@ from codegen.protocol import Q8_BLOCK, Encoding, encoded_size
 from codegen.tiers import tiers_from
 from codegen.weights import pack
 from coordinator import deltas
-from coordinator.deltas import Flat, UpdateError
+from coordinator.deltas import Delta, Floats, UpdateError
 
 SIZES = [1, 2, Q8_BLOCK - 1, Q8_BLOCK, Q8_BLOCK + 1, 3 * Q8_BLOCK + 17]
 
@@ -32,10 +32,11 @@ def plan_of(count: int, kernel: str = "f32") -> Plan:
     return best(board, Graph("line", (layer,), 1, True), tiers_from({"full": 1.0}), Training())
 
 
-def decode(encoding: Encoding, blob: bytes, sent: bytes) -> Flat:
-    """Return the delta of a model whose float32 weights were `sent`."""
-    (delta,) = deltas.decode(plan_of(len(sent) // 4), encoding, blob, sent)
-    return delta.ravel()
+def decode(encoding: Encoding, blob: bytes, sent: bytes) -> Floats:
+    """Return the delta, checked, of a model whose float32 weights were `sent`."""
+    delta = deltas.decode(plan_of(len(sent) // 4), encoding, blob, sent)
+    delta.check()
+    return delta.flat
 
 
 def draw(count: int, seed: int = 0) -> np.ndarray:
@@ -69,7 +70,7 @@ def test_delta_q8_by_hand(count: int) -> None:
     np.testing.assert_array_equal(decode(Encoding.DELTA_Q8, blob, draw(count).tobytes()), np.array(expected, "f4"))
 
 
-def encode_q8(delta: Flat, uniform: npt.NDArray[np.float32]) -> bytes:
+def encode_q8(delta: Floats, uniform: npt.NDArray[np.float32]) -> bytes:
     """Encode a delta [n] the way a node does, rounding with uniform [n] in [0, 1)."""
     blob = bytearray()
     for start in range(0, delta.size, Q8_BLOCK):
@@ -163,3 +164,30 @@ def test_fixed_point_weights_that_cannot_be_are_refused(change: Callable[[bytes]
     sent = pack(plan, [draw(10).reshape(10, 1)])
     with pytest.raises(UpdateError, match=words):
         deltas.decode(plan, Encoding.WEIGHTS, change(sent), sent)
+
+
+@pytest.mark.parametrize("q8", [False, True])
+@pytest.mark.parametrize("channels", [1, 7, Q8_BLOCK, 300])
+def test_a_delta_is_its_tensors(channels: int, q8: bool) -> None:
+    """Looked at one by one, all at once, in part, or from the end."""
+    layer = Layer("logits", "dense", (1, 1, 5), (1, 1, channels), bias=True, trainable=True)
+    graph = Graph("line", (layer,), channels, True)
+    values = draw(graph.parameters)
+    delta = Delta(graph, encode_q8(values, values * 0) if q8 else values.tobytes(), q8)
+    flat = delta.flat
+    assert np.abs(flat - values).max() <= (np.abs(values).max() / 127 * 1.001 if q8 else 0)
+    kernel, bias = delta
+    assert kernel.shape == (5, channels) and bias.shape == (channels,) and len(delta) == 2
+    np.testing.assert_array_equal(np.concatenate([kernel.ravel(), bias]), flat)
+    np.testing.assert_array_equal(delta[-1], bias)
+    np.testing.assert_array_equal(delta[:1][0], kernel)
+    assert delta.norm == pytest.approx(np.linalg.norm(flat.astype(np.float64)), rel=1e-12)
+    assert Delta.of(graph, delta) is delta
+    np.testing.assert_array_equal(Delta.of(graph, list(delta)).flat, flat)
+
+
+@pytest.mark.parametrize("shapes", [[(5, 3)], [(5, 3), (4,)], [(3, 5), (3,)], [(5, 3), (3,), (3,)]])
+def test_tensors_of_other_shapes_are_no_delta(shapes: list[tuple[int, ...]]) -> None:
+    layer = Layer("logits", "dense", (1, 1, 5), (1, 1, 3), bias=True, trainable=True)
+    with pytest.raises(UpdateError, match="does not have the shapes"):
+        Delta.of(Graph("line", (layer,), 3, True), [np.zeros(shape, np.float32) for shape in shapes])

@@ -226,7 +226,7 @@ OFFENCES = [
     (lambda update: replace(update, loss=float("nan")), "not finite"),
     (lambda update: replace(update, round=0), "answered for round 0, not 1"),
     (lambda update: replace(update, samples=1_000_000), "says 1000000 samples, but its labels make 10"),
-    (lambda update: replace(update, delta=update.delta[:-1]), "does not have the shapes of tier expanded"),
+    (lambda update: replace(update, delta=update.delta[:-1]), "does not have the shapes of its sub-model"),
     (lambda update: replace(update, delta=[each[..., :1] for each in update.delta]), "does not have the shapes"),
 ]
 
