@@ -61,7 +61,7 @@ def load_dataset(path: Path, value_range: tuple[float, float] = (0.0, 1.0), clas
         arrays = _read_npz(path)
     else:
         raise DataError(f"{path}: expected an .npz file or a directory of IDX files ({', '.join(KEYS)})")
-    x_train, x_test = (_samples(f"{path}: {key}", arrays[key], value_range) for key in ("x_train", "x_test"))
+    x_train, x_test = (as_samples(f"{path}: {key}", arrays[key], value_range) for key in ("x_train", "x_test"))
     if x_train.shape[1:] != x_test.shape[1:]:
         raise DataError(
             f"{path}: x_train holds samples of {_shape(x_train)}, x_test of {_shape(x_test)}; expected one shape"
@@ -90,7 +90,7 @@ def _shape(x: Array) -> str:
     return "×".join(map(str, x.shape[1:]))
 
 
-def _samples(where: str, x: Array, value_range: tuple[float, float]) -> Array:
+def as_samples(where: str, x: Array, value_range: tuple[float, float]) -> Array:
     """Return x as u8; raises DataError if it is no array of finite numbers within the range."""
     if x.ndim < 2 or not len(x) or not np.prod(x.shape[1:]):
         raise DataError(f"{where} has shape {x.shape}; expected samples × features, none of them empty")

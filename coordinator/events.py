@@ -220,6 +220,15 @@ class CheckpointWritten(Event):
 
 
 @dataclass(frozen=True)
+class MethodChosen(Event):
+    """From round `round` on, what the nodes give is joined by this method; `reason` follows it and a colon."""
+
+    round: int
+    method: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Evaluated(Event):
     """How every tier's slice of the global model after a round answers `images`; round 0 is the initial model.
 

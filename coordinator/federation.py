@@ -44,12 +44,6 @@ Name = Annotated[str, Field(pattern=FILE_NAME)]
 TierName = Annotated[str, Field(pattern=TIER_NAME)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-BUILT: dict[tuple[str, ...], tuple[Any, ...]] = {  # what there is of a key's values, while there is not all
-    ("proxy", "images"): (0,),
-    ("aggregation", "server"): ("none",),
-    ("aggregation", "average"): (0.0,),
-}
-
 
 @dataclass(frozen=True)
 class NodeSpec:
@@ -250,18 +244,17 @@ class Federation(Table):
                 f"is {self.aggregation.method!r}, which distils on a proxy set; expected a [proxy] table with images",
             )
         self._check_own_models()
-        for loc, built in BUILT.items():
-            found: Any = self
-            for key in loc:
-                found = getattr(found, key)
-            if found not in built:
-                raise At(loc, f"is {found!r}, which is not built yet; expected {built[0]!r}")
         patience = self.training.patience
         if patience and not self.data.validation:
             raise At(
                 ("training", "patience"),
                 f"is {patience}, but [data] has no validation images, by which alone a run may end early; expected "
                 "patience = 0, or [data] validation = 500 or so",
+            )
+        if self.aggregation.method == "distillation" and self.aggregation.server != "none":
+            raise At(
+                ("aggregation", "server"),
+                f"is {self.aggregation.server!r}, but method = \"distillation\" takes no mean; expected 'none'",
             )
         least, most = self.aggregation.min_nodes, len(self.nodes())
         if least > most:
@@ -329,6 +322,11 @@ class Federation(Table):
     def data_path(self) -> Path:
         """The data set, resolved against the federation file's folder."""
         return self.directory / self.data.path
+
+    @property
+    def proxy_path(self) -> Path | None:
+        """The file of the proxy images, if they are not of the data set."""
+        return None if self.proxy.path is None else self.directory / self.proxy.path
 
     def settings(self) -> dict[str, Any]:
         """Return the whole file as values that JSON knows, with the defaults that it leaves out."""

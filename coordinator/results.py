@@ -21,6 +21,7 @@ from coordinator.events import CheckpointWritten, Evaluated, Images, RoundAggreg
 from coordinator.federation import Federation
 from coordinator.global_model import OwnModel, global_model, own_models
 from coordinator.journal import Line, event_name, of_kind, weights_sha256, write_durably
+from coordinator.shares import proxy_images
 from coordinator.state import Shapes, State
 from coordinator.stopping import ranking
 from coordinator.tally import tally
@@ -34,6 +35,7 @@ class Inputs:
     graph: Graph
     weights: Weights  # before the first round
     dataset: Dataset
+    proxy: npt.NDArray[np.uint8]  # unlabelled images [proxy, features...] that all share
     plans: dict[str, Plan]  # by what kind the nodes are: NodeSpec.kind
     notes: tuple[str, ...] = ()  # what there is to say of the plans, a sentence each
     own: Mapping[str, OwnModel] = field(default_factory=dict)  # models that nodes have instead of a tier, by name
@@ -42,7 +44,7 @@ class Inputs:
     def shapes(self) -> Shapes:
         """What the states of the run look like."""
         own = {name: [tensor.shape for tensor in each.graph.tensors] for name, each in self.own.items()}
-        return Shapes([tensor.shape for tensor in self.graph.tensors], own=own)
+        return Shapes([tensor.shape for tensor in self.graph.tensors], (len(self.proxy), self.graph.classes), own)
 
     @property
     def state(self) -> State:
@@ -51,12 +53,12 @@ class Inputs:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, as hex, of the federation file's meaning, the initial weights and the data set."""
+        """SHA-256, as hex, of the federation file's meaning, the initial weights, the data set and the proxy set."""
         digest = hashlib.sha256(self.federation.digest.encode())
         for graph, weights in ((self.graph, self.weights), *(own[:2] for own in self.own.values())):
             digest.update(repr(graph.layers).encode() + weights_sha256(weights).encode())
         data = self.dataset
-        for array in (data.x_train, data.y_train, data.x_test, data.y_test):
+        for array in (data.x_train, data.y_train, data.x_test, data.y_test, self.proxy):
             digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
@@ -72,7 +74,8 @@ def load(federation: Federation) -> Inputs:
         model = own[spec.own] if spec.own else None
         whole, cuts = (model.graph, (model.tier,)) if model else (graph, tiers)
         plans[spec.kind] = best(boards.load(spec.board), whole, cuts, settings)
-    return Inputs(federation, graph, weights, dataset, plans, notes, own)
+    proxy = proxy_images(federation, dataset)
+    return Inputs(federation, graph, weights, dataset, proxy, plans, notes, own)
 
 
 @dataclass(frozen=True)

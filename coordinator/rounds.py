@@ -20,11 +20,10 @@ from codegen.tiers import Select, SubModel, channel_order, sub_model
 from codegen.weights import pack
 from coordinator.aggregation import Contribution, Weights
 from coordinator.aggregation.plausibility import Suspect, implausible
-from coordinator.aggregation.robust import Rule, aggregator
 from coordinator.aggregation.sums import library
-from coordinator.aggregation.weighting import Weighting, weighted
 from coordinator.deltas import Delta, UpdateError
 from coordinator.events import NodeAnswered, NodeFailed, NodeRefused, Observer, RoundAggregated, RoundStarted
+from coordinator.joining import GLOBAL, Choice, Joiner, model_of
 from coordinator.state import State, Targets
 
 # A node may take this much longer than its plan says, and this many seconds more, before the round goes on without it.
@@ -34,7 +33,6 @@ PATIENCE_SECONDS = 30.0
 GRACE_SECONDS = 10.0
 RETURN_SECONDS = 2.0  # of every later round: it may be there again
 LOOK_SECONDS = 0.25
-GLOBAL = ""  # where a model that nodes have of their own has its name
 
 
 @dataclass(frozen=True)
@@ -127,9 +125,6 @@ class Settings:
     most_samples: int  # that a node can have
     plausible: bool = True  # only what is plausible beside the others' updates is aggregated
     rehearsals: int = 0  # times that a node trains each of its proxy images in an epoch
-    weights: Weighting = "samples"
-    robust: Rule = "none"
-    faulty: float = 0.2  # share of the nodes that the robust rules reckon with
     pace: float = 1.0  # how many times slower than its plan a node may be besides: emulators are
 
     def reach(self, number: int, samples: int) -> float:
@@ -143,7 +138,12 @@ class Outcome:
 
     state: State
     answered: tuple[str, ...]
-    aggregated: bool
+    choice: Choice | None = None  # what it was aggregated by
+
+    @property
+    def aggregated(self) -> bool:
+        """Whether there were enough answers."""
+        return self.choice is not None
 
 
 async def run_round(
@@ -154,8 +154,10 @@ async def run_round(
     settings: Settings,
     observer: Observer,
     earlier: Weights | None = None,
+    joiner: Joiner | None = None,
 ) -> Outcome:
-    """Run round `number` on all nodes at once and return the new state. `earlier`: the weights before the last step.
+    """Run round `number` on all nodes at once and return the new state. `earlier`: the weights before the last step;
+    `joiner`: what joins the answers, if it is not their mean.
 
     The result depends on the order of `nodes` (the federation file's), not on the order in which they answer.
     """
@@ -181,35 +183,21 @@ async def run_round(
         for name, model in models.items():
             alike = [suspect for suspect in suspects if model_of(suspect.contribution.sub_model, state) == name]
             refused |= implausible(alike, *model, None if name else earlier)
+    believed = []
     for each in contributions:
         if each.node in refused:
             observer(NodeRefused(each.node, number, refused[each.node]))
-    believed = [each for each in contributions if each.node not in refused]
-    enough = len(believed) >= settings.min_nodes
-    reason = "" if enough else f"{len(believed)} of {len(nodes)} nodes answered; min_nodes is {settings.min_nodes}"
-    result = state
-    if enough:
-        weights = {}
-        for name, model in models.items():
-            own = [each for each in believed if model_of(each.sub_model, state) == name]
-            weights[name] = joined(own, *model, settings)
-        result = replace(state, weights=weights.pop(GLOBAL), own={**state.own, **weights})
+        else:
+            believed.append(each)
     answered = tuple(each.node for each in believed)
+    enough = len(answered) >= settings.min_nodes
+    reason = "" if enough else f"{len(answered)} of {len(nodes)} nodes answered; min_nodes is {settings.min_nodes}"
+    outcome = Outcome(state, answered)
+    if enough:
+        joined = await asyncio.to_thread((joiner or Joiner(graph)).join, number, state, believed)
+        outcome = Outcome(joined.state, answered, joined.choice)
     observer(RoundAggregated(number, answered, enough, reason, clock() - started))
-    return Outcome(result, answered, enough)
-
-
-def joined(contributions: Sequence[Contribution], graph: Graph, weights: Weights, settings: Settings) -> Weights:
-    """Return the weights that a round's contributions to one model make of its `weights`."""
-    rule = aggregator(settings.robust, graph, weights, settings.faulty)
-    for each in weighted(contributions, settings.weights):
-        rule.add(each)
-    return rule.result()
-
-
-def model_of(cut: SubModel, state: State) -> str:
-    """Return which model a sub-model is of: one that its node has of its own, or GLOBAL."""
-    return cut.tier.name if cut.tier.name in state.own else GLOBAL
+    return outcome
 
 
 def _own_models(nodes: Sequence[Node], state: State) -> dict[str, tuple[Graph, Weights]]:

@@ -20,6 +20,7 @@ from coordinator.events import (
     Evaluated,
     Event,
     Images,
+    MethodChosen,
     Observer,
     PlanNoted,
     PortRefused,
@@ -29,6 +30,7 @@ from coordinator.events import (
     StoppedEarly,
 )
 from coordinator.federation import Federation
+from coordinator.joining import Choice, joiner
 from coordinator.journal import Journal, weights_sha256, write_durably
 from coordinator.link.ports import Opener, open_port
 from coordinator.nodes import LinkNode
@@ -112,9 +114,6 @@ def round_settings(federation: Federation) -> Settings:
         most_samples=federation.data.samples_per_node,
         plausible=aggregation.quarantine > 0,
         rehearsals=federation.proxy.rehearsals,
-        weights=aggregation.weights,
-        robust=aggregation.robust,
-        faulty=aggregation.faulty,
     )
 
 
@@ -136,6 +135,7 @@ class Part:
         self._before = earlier_seconds(journal.lines)
         self._judges = judges
         self._images: Images = "validation" if "validation" in judges else "test"  # of each round
+        self._joiner = joiner(inputs)
 
     @property
     def _seconds(self) -> float:
@@ -205,9 +205,10 @@ class Part:
 
     async def rounds(self, roster: Roster, number: int, state: State, pace: float) -> State:
         """Run the rounds after `number`; each is evaluated while the next one trains."""
-        settings = dataclasses.replace(round_settings(self._inputs.federation), pace=pace)
+        graph, settings = self._inputs.graph, dataclasses.replace(round_settings(self._inputs.federation), pace=pace)
         training = self._inputs.federation.training
-        await self._catch_up(number)  # wakes up TensorFlow, too, which would hold up the links of a round
+        # Wakes up TensorFlow, too, which would hold up the links of a round.
+        await asyncio.gather(self._catch_up(number), asyncio.to_thread(self._joiner.warm))
         evaluation: asyncio.Task[None] | None = None
         earlier = self._earlier(number)
         barren = 0  # rounds in a row that were not aggregated
@@ -217,7 +218,8 @@ class Part:
                     self._stop(current - 1)
                     break
                 free = self._free(roster, current)
-                outcome = await run_round(current, self._inputs.graph, state, free, settings, self.emit, earlier)
+                outcome = await run_round(current, graph, state, free, settings, self.emit, earlier, self._joiner)
+                self._tell(current, outcome.choice)
                 slices = self._slices(current, state.weights)
                 if outcome.aggregated:  # else there is nothing new to keep, and --resume may do the round again
                     earlier, state = state.weights, outcome.state
@@ -240,6 +242,12 @@ class Part:
             if evaluation is not None:
                 evaluation.cancel()
         return state
+
+    def _tell(self, number: int, choice: Choice | None) -> None:
+        """Say what a round was joined by, if it was not the same before."""
+        told = self._journal.events(MethodChosen)
+        if choice is not None and (not told or told[-1]["method"] != choice.method):
+            self.emit(MethodChosen(number, choice.method, choice.reason))
 
     def _free(self, roster: Roster, number: int) -> list[LinkNode]:
         """Return the nodes that take part in round `number`; who is there now and was not, or is kept out from here on,

@@ -15,6 +15,7 @@ import numpy as np
 import boards
 from codegen.prebuild import fingerprint, firmware_hash, inputs
 from coordinator import federation
+from coordinator.joining import joiner
 from coordinator.results import Inputs, load
 from coordinator.roster import assemble, keyring, node_uid
 from coordinator.rounds import run_round
@@ -146,7 +147,8 @@ class World:
         cables = {node.name: Cable(node.name, node) for node in self.nodes(folder)}
         for cable in cables.values():
             cable.node.start()
-        state, settings = State(self.inputs.weights), replace(round_settings(self.federation), plausible=False)
+        state, settings = self.inputs.state, replace(round_settings(self.federation), plausible=False)
+        joins, graph = joiner(self.inputs), self.inputs.graph
         roster = await assemble(
             self.federation, self.inputs.plans, list(cables), lambda _: None,
             open_port=lambda name, baud: cables[name].open(baud),
@@ -154,7 +156,8 @@ class World:
         for number, names in enumerate(answered, 1):
             asked = [node for node in roster.nodes if node.name in names]
             if asked:
-                state = (await run_round(number, self.inputs.graph, state, asked, settings, lambda _: None)).state
+                outcome = await run_round(number, graph, state, asked, settings, lambda _: None, joiner=joins)
+                state = outcome.state
         for cable in cables.values():
             cable.node.stop()
         return state

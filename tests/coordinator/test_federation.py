@@ -152,6 +152,12 @@ SLIPS = [
     ),
     ("min_nodes = 2", 'method = "hybird"', 24, 'did you mean "hybrid"?'),
     ("min_nodes = 2", 'robust = "kurm"', 24, 'did you mean "krum"?'),
+    (
+        "[aggregation]",
+        '[proxy]\n[aggregation]\nmethod = "distillation"\nserver = "adam"',
+        26,
+        "aggregation.server is 'adam', but method = \"distillation\" takes no mean; expected 'none'",
+    ),
     ("min_nodes = 2", "average = 1", 24, "aggregation.average is 1; expected less than 1"),
     ("[aggregation]", "[proxy]\nrehearsals = 256\n[aggregation]", 24, "proxy.rehearsals is 256; expected 255 or less"),
     ("[aggregation]", "[proxy]\nimages = -1\n[aggregation]", 24, "proxy.images is -1; expected 0 or more"),

@@ -20,6 +20,8 @@ from coordinator.aggregation import Contribution, Weights
 from coordinator.aggregation.robust import Rule, aggregator
 from coordinator.aggregation.weighting import Weighting, weighted
 from coordinator.events import Event, NodeAnswered, NodeFailed, NodeRefused, RoundAggregated, RoundStarted
+from coordinator.federation import Aggregation
+from coordinator.joining import Joiner
 from coordinator.rounds import Loss, NodeUnavailable, Order, Outcome, Settings, Update, run_round
 from coordinator.state import State
 
@@ -82,9 +84,11 @@ class Local:
         return self.change(Update(self.name, order.round, delta, sum(self.label_counts), 0.25))
 
 
-def play(nodes: list[Local], number: int = 1, settings: Settings = SETTINGS) -> tuple[Outcome, list[Event]]:
+def play(
+    nodes: list[Local], number: int = 1, settings: Settings = SETTINGS, joiner: Joiner | None = None
+) -> tuple[Outcome, list[Event]]:
     events: list[Event] = []
-    outcome = asyncio.run(run_round(number, GRAPH, State(weights()), nodes, settings, events.append))
+    outcome = asyncio.run(run_round(number, GRAPH, State(weights()), nodes, settings, events.append, joiner=joiner))
     return outcome, events
 
 
@@ -268,7 +272,7 @@ JOINED = [
 def test_updates_are_joined_as_the_settings_say(changes: dict[str, Any], rule: Rule, weighting: Weighting) -> None:
     nodes = [Local("a"), Local("b", change=lambda update: replace(update, loss=0.5)),
              Local("c", "base", label_counts=(1, 1, 1)), Local("d"), Local("e")]  # fmt: skip
-    outcome, events = play(nodes, settings=replace(SETTINGS, **changes))
+    outcome, events = play(nodes, joiner=Joiner(GRAPH, Aggregation(**changes)))
     losses = {event.node: event.loss for event in events if isinstance(event, NodeAnswered)}
     oracle = aggregator(rule, GRAPH, weights(), changes.get("faulty", 0.2))
     given = []

@@ -1,0 +1,168 @@
+"""From a round's contributions to the next state, as [aggregation] and [proxy] have it. Blocks: for a worker thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from codegen.graph import Graph
+from codegen.tiers import SubModel
+from coordinator.aggregation import Contribution, Weights
+from coordinator.aggregation.robust import aggregator
+from coordinator.aggregation.server import Server, averaged
+from coordinator.aggregation.weighting import weighted
+from coordinator.errors import RunFailed
+from coordinator.federation import Aggregation, Method, Proxy
+from coordinator.skew import EVEN, skew
+from coordinator.state import State, Targets
+
+if TYPE_CHECKING:
+    from coordinator.aggregation.ensemble import HostModel, Images
+    from coordinator.results import Inputs
+
+GLOBAL = ""  # where a model that nodes have of their own has its name
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a round's contributions are joined by, and why that, in words that follow it and a colon."""
+
+    method: Method  # never auto
+    reason: str
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What a round's contributions came to."""
+
+    state: State
+    choice: Choice
+
+
+def model_of(cut: SubModel, state: State) -> str:
+    """Return which model a sub-model is of: one that its node has of its own, or GLOBAL."""
+    return cut.tier.name if cut.tier.name in state.own else GLOBAL
+
+
+class Joiner:
+    """Joins the contributions of a round, which are in the order of the federation file. The same ones give the same
+    bits; nothing is kept from one round to the next but compiled code."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        aggregation: Aggregation = Aggregation(),  # noqa: B008 - it is frozen
+        proxy: Proxy = Proxy(images=0),  # noqa: B008
+        images: Images | None = None,
+        models: Callable[[], Mapping[str, HostModel]] = dict,
+        seed: int = 0,
+    ) -> None:
+        """Take the proxy images and what compiles the models that are to say something of them: the global one and
+        those that nodes have of their own, by name."""
+        self._graph, self._aggregation, self._proxy, self._seed = graph, aggregation, proxy, seed
+        self._images = np.zeros((0,), np.uint8) if images is None else images
+        self._compile = models
+        self._compiled: Mapping[str, HostModel] | None = None
+        self._lock = threading.Lock()
+        rule, rate = aggregation.server, aggregation.server_learning_rate
+        self._server = Server(rule, rate, aggregation.server_momentum)
+
+    def warm(self) -> None:
+        """Compile what will be needed; the first round's training hides it. Raises CompilerError."""
+        if len(self._images):
+            self._models()
+
+    def _models(self) -> Mapping[str, HostModel]:
+        with self._lock:
+            if self._compiled is None:
+                self._compiled = self._compile()
+            return self._compiled
+
+    def choose(self, contributions: Sequence[Contribution]) -> Choice:
+        """Return the method of a round with these contributions."""
+        asked = self._aggregation.method
+        if asked != "auto":
+            return Choice(asked, "as the federation file has it")
+        if not len(self._images):
+            return Choice("substructure", "there is no proxy set")
+        found = skew([each.label_counts for each in contributions])
+        if found < EVEN:
+            return Choice("substructure", f"the nodes' labels are alike (skew {found:.2f}, less than {EVEN:g})")
+        return Choice("hybrid", f"the nodes' labels are unlike (skew {found:.2f}, {EVEN:g} or more)")
+
+    def join(self, number: int, state: State, contributions: Sequence[Contribution]) -> Joined:
+        """Return the state after round `number`, which began with `state`. Raises CompilerError, and RunFailed if
+        its weights are not finite."""
+        choice = self.choose(contributions)
+        own = self._means(state, contributions)
+        weights, server = own.pop(GLOBAL, state.weights), state.server
+        if choice.method == "distillation":
+            weights = state.weights
+        else:
+            weights, server = self._server.step(state.weights, weights, state.server)
+        targets = self._targets(state, contributions) if self._teaches(choice) else None
+        if targets is not None and choice.method != "substructure":
+            weights = self._distilled(number, weights, targets)
+        if not all(np.isfinite(tensor).all() for tensor in weights):
+            raise RunFailed(
+                f"round {number} ended in weights that are not finite; lower learning_rate of [proxy], or "
+                "server_learning_rate of [aggregation]"
+            )
+        average = averaged(state.average, weights, self._aggregation.average)
+        return Joined(State(weights, targets, average, server, {**state.own, **own}), choice)
+
+    def _means(self, state: State, contributions: Sequence[Contribution]) -> dict[str, Weights]:
+        """Return what can be averaged with each other: the weights of every model that somebody trained, by name."""
+        parts: dict[str, list[Contribution]] = {}
+        for each in contributions:
+            parts.setdefault(model_of(each.sub_model, state), []).append(each)
+        return {name: self._mean(name, state, alike) for name, alike in parts.items()}
+
+    def _mean(self, name: str, state: State, contributions: Sequence[Contribution]) -> Weights:
+        graph = contributions[0].sub_model.graph if name else self._graph  # its only tier is all of an own model
+        rule, faulty = self._aggregation.robust, self._aggregation.faulty
+        made = aggregator(rule, graph, state.own[name] if name else state.weights, faulty)
+        for each in weighted(contributions, self._aggregation.weights):
+            made.add(each)
+        return made.result()
+
+    def _teaches(self, choice: Choice) -> bool:
+        """Whether somebody is to learn from the ensemble: the global model, or nodes that were asked to rehearse."""
+        asked = self._aggregation.method != "auto" and self._proxy.rehearsals > 0
+        return len(self._images) > 0 and (choice.method != "substructure" or asked)
+
+    def _targets(self, state: State, contributions: Sequence[Contribution]) -> Targets:
+        from coordinator.aggregation.ensemble import Ensemble, rebuilt
+
+        models, ensemble = self._models(), Ensemble()
+        for each in contributions:
+            name = model_of(each.sub_model, state)
+            tensors = rebuilt(each, state.own[name] if name else state.weights)
+            ensemble.add(models[name].logits(each.sub_model, tensors, self._images))
+        return ensemble.targets()
+
+    def _distilled(self, number: int, weights: Weights, targets: Targets) -> Weights:
+        from coordinator.aggregation.distillation import Lesson, distil
+
+        lesson = Lesson(self._proxy.epochs, self._proxy.learning_rate, (self._seed, number))
+        return distil(self._models()[GLOBAL], weights, self._images, targets, lesson)
+
+
+def joiner(inputs: Inputs) -> Joiner:
+    """Return what joins the rounds of a run."""
+    federation = inputs.federation
+
+    def models() -> dict[str, HostModel]:
+        from coordinator.aggregation.ensemble import HostModel
+
+        settings = federation.plan_settings()
+        found = {GLOBAL: HostModel(inputs.graph, federation.tier_list(), inputs.weights, settings)}
+        for name, own in inputs.own.items():
+            found[name] = HostModel(own.graph, (own.tier,), own.weights, settings)
+        return found
+
+    return Joiner(inputs.graph, federation.aggregation, federation.proxy, inputs.proxy, models, federation.seed)
