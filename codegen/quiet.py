@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -23,6 +24,7 @@ def import_keras() -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with _without_greeting():
             import keras  # noqa: F401
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every model that is compiled
 
 
 @contextmanager
