@@ -56,7 +56,8 @@ def _judge_journal(world: World, ending: Ending, folder: Path) -> None:
     if not ended or ended[-1]["weights_sha256"] != digest:
         raise Violation(f"the journal says that the run ended with {ended}; it did with {digest}")
     kept = {line["round"]: line["weights_sha256"] for line in of_kind(lines, CheckpointWritten)}
-    aggregated = [line["round"] for line in of_kind(lines, RoundAggregated) if line["aggregated"]]
+    last = {line["round"]: line["aggregated"] for line in of_kind(lines, RoundAggregated)}  # a kill may repeat a round
+    aggregated = [number for number, worked in last.items() if worked]
     if set(kept) != set(aggregated) or kept[max(kept)] != digest:
         raise Violation(f"rounds {aggregated} were aggregated, and checkpoints of {kept} written; the end is {digest}")
     absent = {line["node"] for line in of_kind(lines, NodeMissing)}
