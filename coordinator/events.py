@@ -48,6 +48,7 @@ class NodeConnected(Event):
     model: str  # hash of the sub-model, 8 hexadecimal digits
     firmware: str
     labels: tuple[int, ...] = ()  # its samples, by class
+    proxy: int = 0  # unlabelled images that it holds to rehearse
 
 
 @dataclass(frozen=True)

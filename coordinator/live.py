@@ -23,6 +23,7 @@ from .events import (
     Evaluated,
     Event,
     Images,
+    MethodChosen,
     NodeAnswered,
     NodeBack,
     NodeConnected,
@@ -238,6 +239,8 @@ def notice(event: Event) -> str | None:
             return f"{event.port} says: {event.text}"
         case PortRefused():
             return event.reason
+        case MethodChosen():
+            return f"from round {event.round} on updates are joined by {event.method}: {event.reason}"
         case StoppedEarly():
             return f"no round after {event.round}: {event.reason}"
         case RoundAggregated() if not event.aggregated:

@@ -13,6 +13,7 @@ from .errors import RunFileError
 from .events import (
     Evaluated,
     Images,
+    MethodChosen,
     NodeConnected,
     NodeMissing,
     NodeTraffic,
@@ -41,6 +42,7 @@ class NodeLine:
     samples: str = ""
     batch: str = ""
     encoding: str = ""
+    proxy: int = 0
     rounds: int = 0
     refused: int = 0
     loss: str = ""
@@ -136,6 +138,7 @@ def _content(folder: Path, lines: list[Line]) -> dict[str, Any]:
         "warnings": warnings(lines),
         "nodes": node_table(lines),
         "links": link_table(lines),
+        "joined": joined(lines),
         "history": rounds,
         "settings": _setting_rows(settings, started[-1], ended),
     }
@@ -170,11 +173,21 @@ def node_table(lines: list[Line]) -> list[NodeLine]:
         node = nodes.setdefault(line["node"], NodeLine(line["node"]))
         node.board, node.tier, node.encoding = line["board"], line["tier"], line["encoding"]
         node.samples, node.batch = f"{line['samples']:,}", str(line["batch"])
+        node.proxy = line.get("proxy", 0)
     for name, node in nodes.items():
         did = tally(lines, name)
         node.rounds, node.refused = did.rounds, did.refused
         node.loss = "" if did.loss is None else f"{did.loss:.4f}"
     return list(nodes.values())
+
+
+def joined(lines: list[Line]) -> list[str]:
+    """Return by what the updates were joined, from which round on and why; a sentence each."""
+    chosen = {line["round"]: line for line in of_kind(lines, MethodChosen)}  # of a round run twice the later one
+    return [
+        f"From round {number} on updates are joined by {line['method']}: {line['reason']}."
+        for number, line in sorted(chosen.items())
+    ]
 
 
 def link_table(lines: list[Line]) -> list[LinkLine]:

@@ -364,6 +364,7 @@ def connected(node: LinkNode, federation: Federation) -> NodeConnected:
         model=f"{hello.model:08x}",
         firmware=f"{hello.firmware:08x}",
         labels=node.label_counts,
+        proxy=hello.proxy,
     )
 
 

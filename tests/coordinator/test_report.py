@@ -15,6 +15,7 @@ from coordinator.cli import main
 from coordinator.errors import RunFileError
 from coordinator.events import (
     Event,
+    MethodChosen,
     NodeAnswered,
     NodeFailed,
     NodeRefused,
@@ -124,6 +125,17 @@ def test_a_journal_from_before_fixed_point_is_read(tmp_path: Path) -> None:
     with Journal(folder, resume=True) as journal:
         assert all("saturated" not in line for line in journal.lines)
         assert not any("held at its limit" in found for found in warnings(journal.lines))
+
+
+def test_how_updates_are_joined_and_what_is_rehearsed(tmp_path: Path) -> None:
+    chosen = [MethodChosen(1, "substructure", "they are alike"), MethodChosen(3, "hybrid", "they are unlike")]
+    connected = dataclasses.replace(RUN[1], proxy=20)  # type: ignore[call-arg]
+    text = re.sub(r"<[^>]+>", " ", write_report(_run(tmp_path / "run", [*RUN, *chosen])).read_text(encoding="utf-8"))
+    assert "joined by substructure: they are alike. From round 3 on updates are joined by hybrid: they" in text
+    assert "Proxy images" not in text
+    text = write_report(_run(tmp_path / "other", [RUN[0], connected])).read_text(encoding="utf-8")
+    assert "<th>proxy</th>" in text and "<td>20</td>" in text
+    assert notice(chosen[1]) == "from round 3 on updates are joined by hybrid: they are unlike"
 
 
 def test_what_is_the_same_in_many_rounds_is_said_once(tmp_path: Path) -> None:
