@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 FLASH_ERROR = 0.02  # by how much of itself a program may exceed its plan: what tests hold images to
 LEAST = 20  # images that are worth being rehearsed
 CODE: Mapping[str, int] = {  # bytes of flash by PlatformIO platform: measured, benchmarks/code_size.py
-    "atmelavr": 1000,
-    "nordicnrf52": 700,
+    "atmelavr": 1014,
+    "nordicnrf52": 740,
 }
 CODE_ELSEWHERE = 1000  # at most, where nothing was measured
 STATE: Mapping[str, int] = {"atmelavr": 29}  # firmware/node/: a transfer under way, and how many samples came by
