@@ -82,13 +82,15 @@ class Joiner:
                 self._compiled = self._compile()
             return self._compiled
 
-    def choose(self, contributions: Sequence[Contribution]) -> Choice:
-        """Return the method of a round with these contributions."""
+    def choose(self, state: State, contributions: Sequence[Contribution]) -> Choice:
+        """Return the method of a round that begins with `state`, with these contributions."""
         asked = self._aggregation.method
         if asked != "auto":
             return Choice(asked, "as the federation file has it")
         if not len(self._images):
             return Choice("substructure", "there is no proxy set")
+        if any(model_of(each.sub_model, state) != GLOBAL for each in contributions):
+            return Choice("hybrid", "some nodes have models of their own, which have no mean with the others")
         found = skew([each.label_counts for each in contributions])
         if found < EVEN:
             return Choice("substructure", f"the nodes' labels are alike (skew {found:.2f}, less than {EVEN:g})")
@@ -97,7 +99,7 @@ class Joiner:
     def join(self, number: int, state: State, contributions: Sequence[Contribution]) -> Joined:
         """Return the state after round `number`, which began with `state`. Raises CompilerError, and RunFailed if
         its weights are not finite."""
-        choice = self.choose(contributions)
+        choice = self.choose(state, contributions)
         own = self._means(state, contributions)
         weights, server = own.pop(GLOBAL, state.weights), state.server
         if choice.method == "distillation":

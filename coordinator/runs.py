@@ -24,7 +24,6 @@ from coordinator.events import (
     Observer,
     PlanNoted,
     PortRefused,
-    RoundAggregated,
     RunEnded,
     RunStarted,
     StoppedEarly,

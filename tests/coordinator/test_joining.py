@@ -53,6 +53,12 @@ def test_the_labels_choose_unless_the_file_does(asked: Any, images: Any, labels:
     assert re.search(why, joined.choice.reason)
 
 
+def test_models_that_share_nothing_are_always_distilled() -> None:
+    own = {TIERS[0].name: sub_model(GRAPH, TIERS[0]).cut(weights(1))}
+    choice = joiner().choose(State(weights(1), own=own), contributions(labels=ALIKE))
+    assert (choice.method, choice.reason[:36]) == ("hybrid", "some nodes have models of their own,")
+
+
 def mean(state: State) -> list[np.ndarray]:
     rule = Substructure(GRAPH, state.weights)
     for each in contributions():
