@@ -37,7 +37,7 @@ class FixedWriter(Writer):
             "method": "Each sample updates the weights at once.",
             "exponents": exponent_count(self.graph),
             "input_exponent": self.plan.training.fixed_input.exponent,
-            "input_table": _rows(self.plan.training.fixed_input.table),
+            "input_table": rows(self.plan.training.fixed_input.table),
             "logits": self.arena.offsets[last, "logits"] // 2,
             "gradient": self.thing("out", last),
             "layer_weights": list(self.weights()),
@@ -101,14 +101,14 @@ class FixedWriter(Writer):
             arguments += [reads, "&weights"] if layer.weighted else [reads]
             arguments += self._scratch("filter", "line", index=index)
             if layer.weighted:
-                arguments += [_slope(layer), f"&model_shift[width][{index}][0]"]
+                arguments += [slope_literal(layer), f"&model_shift[width][{index}][0]"]
             if index == 0 and layer.kind != "dense":
                 kernel += "_sample"
             if self.thing("kernel", index) in self.in_flash:
                 kernel = f"ENGINE_FROZEN({kernel})"
             yield f"{kernel}({', '.join(arguments)}, {self.shape(index)});"
             if layer.slope != 1.0 and not layer.weighted:
-                yield f"fixed_activate({self.thing('out', index)}, {self.out_count(index)}, {_slope(layer)});"
+                yield f"fixed_activate({self.thing('out', index)}, {self.out_count(index)}, {slope_literal(layer)});"
         yield f"fixed_logits(model_logits, {self.thing('out', last)}, MODEL_CLASSES);"
 
     def backward(self) -> Iterator[str]:
@@ -123,7 +123,7 @@ class FixedWriter(Writer):
             if index == first:
                 yield from self._first_backward(index, kernel, reads, tail)
                 return
-            arguments = [reads, _slope(self.graph.layers[index - 1])]
+            arguments = [reads, slope_literal(self.graph.layers[index - 1])]
             if layer.kind == "max_pool":
                 arguments.append(self.thing("argmax", index))
             if layer.weighted:
@@ -147,12 +147,14 @@ class FixedWriter(Writer):
         return "&input" if index == 0 else self.thing("out", index - 1)
 
 
-def _rows(table: Sequence[int]) -> list[str]:
+def rows(table: Sequence[int]) -> list[str]:
+    """Return the lines of a table of 256 bytes."""
     return [", ".join(map(str, table[at : at + 16])) + "," for at in range(0, len(table), 16)]
 
 
-def _slope(layer: Layer) -> str:
-    return "FIXED_LINEAR" if layer.slope == 1.0 else str(min(round(layer.slope * 65536), LINEAR - 1))
+def slope_literal(layer: Layer, linear: str = "FIXED_LINEAR") -> str:
+    """Return a layer's slope in 1/65536, or the name of none."""
+    return linear if layer.slope == 1.0 else str(min(round(layer.slope * 65536), LINEAR - 1))
 
 
 def _pointer(role: str, offset: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from codegen.graph import Layer, Tensor
+from codegen.graph import Graph, Layer, Tensor
 from codegen.memory import Arena
 from codegen.names import c_names
 from codegen.planner import Plan
@@ -83,12 +83,12 @@ class Writer(ABC):
             "weight_bytes": weight_bytes(self.plan),
             "arena": self.arena,
             "number": self.number,
-            "summary": list(self.summary()),
+            "summary": list(summary(self.graph)),
             "places": list(self.places()),
             "constants": list(self.constants()),
             "shapes": list(self.shapes()),
-            "forward": [_wrap(statement) for statement in self.forward()],
-            "backward": [_wrap(statement) for statement in self.backward()],
+            "forward": [wrap(statement) for statement in self.forward()],
+            "backward": [wrap(statement) for statement in self.backward()],
         }
 
     # What an arithmetic adds
@@ -111,24 +111,12 @@ class Writer(ABC):
 
     # What they share
 
-    def summary(self) -> Iterator[str]:
-        """Describe each layer on a line."""
-        for name, layer in zip(self.names, self.graph.layers, strict=True):
-            inputs, outputs = "×".join(map(str, layer.in_shape)), "×".join(map(str, layer.out_shape))
-            words = [f"{name:<16} {layer.kind:<16} {inputs:>14} -> {outputs:<14}"]
-            if layer.slope != 1.0:
-                words.append(f"LeakyReLU({layer.slope:g})" if layer.slope else "ReLU")
-            if layer.weighted and not layer.trainable:
-                words.append("frozen")
-            yield " ".join(words).rstrip()
-
     def constants(self) -> Iterator[Constant]:
         """Write out the frozen tensors."""
         names = dict(zip((layer.name for layer in self.graph.layers), self.names, strict=True))
         for tensor, values in self.frozen.values():
             literals, scale = self.literals(values)
-            lines = (literals[at : at + NUMBERS_A_LINE] for at in range(0, len(literals), NUMBERS_A_LINE))
-            rows = tuple(", ".join(line) + "," for line in lines)
+            rows = lines_of(literals)
             name = f"model_{tensor.role}_{names[tensor.layer]}"
             yield Constant(name, tensor.size, name in self.in_flash, brackets(tensor) + scale, rows)
 
@@ -144,11 +132,8 @@ class Writer(ABC):
             yield ShapeTable(f"model_shape_{name}", _struct(own), tuple(rows))
 
     def _dense_sizes(self, own: Layer, layer: Layer) -> str:
-        height, width, channels = layer.in_shape
-        before = self.graph.layers[: self.graph.layers.index(own)]
-        groups, stored = height * width, own.in_shape[2]
-        if not any(other.kind in ("dense", "conv2d") for other in before):  # whole at every width: one long group
-            groups, channels, stored = 1, groups * channels, groups * stored
+        groups, stored = dense_groups(self.graph, own)
+        channels = math.prod(layer.in_shape) // groups
         return ", ".join(map(str, (groups, channels, layer.out_shape[2], stored, own.out_shape[2])))
 
     def kernel(self, index: int, way: str) -> str:
@@ -172,6 +157,35 @@ class Writer(ABC):
         return channels if pixels == 1 else f"(uint16_t)({pixels}U * {channels})"
 
 
+def summary(graph: Graph) -> Iterator[str]:
+    """Describe each layer on a line."""
+    for name, layer in zip(c_names(graph), graph.layers, strict=True):
+        inputs, outputs = "×".join(map(str, layer.in_shape)), "×".join(map(str, layer.out_shape))
+        words = [f"{name:<16} {layer.kind:<16} {inputs:>14} -> {outputs:<14}"]
+        if layer.slope != 1.0:
+            words.append(f"LeakyReLU({layer.slope:g})" if layer.slope else "ReLU")
+        if layer.weighted and not layer.trainable:
+            words.append("frozen")
+        yield " ".join(words).rstrip()
+
+
+def dense_groups(graph: Graph, layer: Layer) -> tuple[int, int]:
+    """Return in how many groups a dense layer of `graph` reads its input, and how many elements each has.
+
+    A group is a pixel, whose channels a narrower width reads fewer of. What is whole at every width is one long group.
+    """
+    before = graph.layers[: graph.layers.index(layer)]
+    whole = not any(other.kind in ("dense", "conv2d") for other in before)
+    groups = 1 if whole else math.prod(layer.in_shape[:2])
+    return groups, math.prod(layer.in_shape) // groups
+
+
+def lines_of(literals: Sequence[str]) -> tuple[str, ...]:
+    """Return the lines of an initialiser."""
+    starts = range(0, len(literals), NUMBERS_A_LINE)
+    return tuple(", ".join(literals[at : at + NUMBERS_A_LINE]) + "," for at in starts)
+
+
 def _struct(layer: Layer) -> str:
     return "dense" if layer.kind == "dense" else "window"
 
@@ -182,7 +196,8 @@ def _window_sizes(own: Layer, layer: Layer) -> str:
     return ", ".join(map(str, (*sizes, inputs[2], outputs[2], own.in_shape[2], own.out_shape[2])))
 
 
-def _wrap(statement: str) -> str:
+def wrap(statement: str) -> str:
+    """Return a statement indented, on as many lines as it takes."""
     return textwrap.fill(statement, 120, initial_indent=" " * 4, subsequent_indent=" " * 8, break_long_words=False)
 
 

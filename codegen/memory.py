@@ -63,6 +63,20 @@ def buffers(graph: Graph, accumulates: bool) -> list[Buffer]:
     return kept
 
 
+def inference_buffers(graph: Graph, kernel: str) -> list[Buffer]:
+    """Return what a forward pass keeps when nothing follows it: an activation lives until the next layer has run.
+
+    In fixed point its exponent lies elsewhere, and the logits are 16-bit whatever the last layer is.
+    """
+    fixed, last = kernel == "fixed", len(graph.layers) - 1
+    kept = [Buffer(last, "logits", 2 * graph.classes, last, last + 1, align=2)] if fixed else []
+    for index, layer in enumerate(graph.layers):
+        if not (fixed and index == last and layer.kind == "dense"):  # which makes the logits at once
+            size, align = (1, 1) if fixed else (4, 4)
+            kept.append(Buffer(index, "out", size * math.prod(layer.out_shape), index, index + 1, align))
+    return kept
+
+
 def _last_step(graph: Graph, index: int) -> int:
     """Return until when a layer's output is needed."""
     backward, first_trainable = 2 * len(graph.layers) - index, graph.first_trainable

@@ -45,7 +45,7 @@ def pack(plan: Plan, tensors: Sequence[np.ndarray]) -> bytes:
     trainable = [values for tensor, values in zip(graph.tensors, tensors, strict=True) if tensor.trainable]
     if plan.kernel != "fixed":
         return b"".join(values.astype("<f4").tobytes() for values in trainable)
-    exponents = [_roomy_exponent(values) for values in trainable]
+    exponents = [roomy_exponent(values) for values in trainable]
     padding = bytes(exponent_count(graph) - len(exponents))
     packed = b"".join(to_fixed(values, at).tobytes() for values, at in zip(trainable, exponents, strict=True))
     return bytes(at % 256 for at in exponents) + padding + packed
@@ -84,7 +84,8 @@ def tight_exponent(values: np.ndarray) -> int:
     return max(-EXPONENT_LIMIT, _octave(values, 0.0) - 15)
 
 
-def _roomy_exponent(values: np.ndarray) -> int:
+def roomy_exponent(values: np.ndarray) -> int:
+    """Return the exponent for weights that a node trains. Raises ValueError if there is none."""
     exponent = _octave(values, LEAST_RANGE) + HEADROOM - 15
     if exponent > EXPONENT_LIMIT:
         raise ValueError(f"a weight of {abs(values).max():g} is too large for fixed point; lower the learning rate")

@@ -26,6 +26,7 @@ BARE = {
 PACKAGES = {
     "gcc": "gcc",
     "avr-gcc": "gcc-avr avr-libc",
+    "avr-g++": "gcc-avr avr-libc",
     "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
     "arm-none-eabi-g++": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
     "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf",
