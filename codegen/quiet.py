@@ -28,6 +28,21 @@ def import_keras() -> None:
 
 
 @contextmanager
+def silent() -> Iterator[None]:
+    """Drop what is written to descriptor 2 meanwhile: TFLite's converter talks to itself there. Errors are raised."""
+    sys.stderr.flush()
+    held = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(held, 2)
+        os.close(held)
+
+
+@contextmanager
 def _without_greeting() -> Iterator[None]:
     """Hold back what C++ writes to descriptor 2, then pass on all but the greeting; Python's stderr goes through."""
     original = sys.stderr

@@ -133,15 +133,7 @@ class Journal:
 
     def read_checkpoint(self, line: Line, shapes: Shapes) -> State | None:
         """Return the state that a checkpoint_written line names; None if the file is gone or not as it was."""
-        if line["file"] != _checkpoint(line["round"]):
-            return None
-        try:
-            content = (self.folder / _checkpoint(line["round"])).read_bytes()
-        except OSError:
-            return None
-        if hashlib.sha256(content).hexdigest() != line["sha256"]:
-            return None
-        return read_state(content, shapes)
+        return read_checkpoint(self.folder, line, shapes)
 
     def events(self, kind: type[Event]) -> list[Line]:
         """Return the journaled lines of one kind of event, oldest first."""
@@ -150,6 +142,20 @@ class Journal:
 
 def _checkpoint(number: int) -> str:
     return f"round-{number:03d}.npz"
+
+
+def read_checkpoint(folder: Path, line: Line, shapes: Shapes) -> State | None:
+    """Return the state that a checkpoint_written line of a run's journal names; None if the file is gone or not as it
+    was."""
+    if line["file"] != _checkpoint(line["round"]):
+        return None
+    try:
+        content = (folder / _checkpoint(line["round"])).read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(content).hexdigest() != line["sha256"]:
+        return None
+    return read_state(content, shapes)
 
 
 def of_kind(lines: Sequence[Line], kind: type[Event]) -> list[Line]:

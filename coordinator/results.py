@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ from coordinator.shares import proxy_images
 from coordinator.state import Shapes, State
 from coordinator.stopping import ranking
 from coordinator.tally import tally
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -132,10 +136,15 @@ class Summary:
     weights_sha256: str
 
 
-def write_keras(federation: Federation, weights: Sequence[npt.NDArray[np.float32]], path: Path) -> None:
-    """Write the user's own model with the weights of the run, for plain Keras."""
+def trained(federation: Federation, weights: Sequence[npt.NDArray[np.float32]]) -> keras.Model:
+    """Return the user's own model with the weights of the run."""
     model = load_keras(federation.model_path, federation.seed)
     model.set_weights(weights)
+    return model
+
+
+def write_keras(model: keras.Model, path: Path) -> None:
+    """Write a model for plain Keras."""
     temporary = path.with_name("writing.keras")
     model.save(temporary)
     write_durably(path, temporary.read_bytes())

@@ -36,7 +36,7 @@ from coordinator.nodes import LinkNode
 from coordinator.pretty import pretty
 from coordinator.quarantine import due, quarantined
 from coordinator.report import SETTINGS, write_report
-from coordinator.results import Inputs, Summary, earlier_seconds, headers, load, summarise, write_keras
+from coordinator.results import Inputs, Summary, earlier_seconds, headers, load, summarise, trained, write_keras
 from coordinator.roster import AUTO, Roster, assemble, connected, introductions
 from coordinator.rounds import Settings, run_round
 from coordinator.shares import validation_share
@@ -324,7 +324,7 @@ class Part:
         else of `weights`, the last round's."""
         folder = self._journal.folder
         weights = self._chosen(weights)
-        write_keras(self._inputs.federation, weights, folder / "global.keras")
+        write_keras(trained(self._inputs.federation, weights), folder / "global.keras")
         for tier, header in headers(self._inputs, weights).items():
             write_durably(folder / f"model_{tier}.h", header.encode())
         return self.end(weights)

@@ -36,17 +36,17 @@ def deal(federation: Federation, classes: int | None = None) -> dict[str, Share]
     proxy = proxy_images(federation, dataset)
     return {
         spec.name: Share(dataset.x_train[indices], dataset.y_train[indices], dataset.classes, proxy)
-        for spec, indices in zip(federation.nodes(), _dealt(federation, dataset), strict=True)
+        for spec, indices in zip(federation.nodes(), dealt_indices(federation, dataset), strict=True)
     }
 
 
 def proxy_images(federation: Federation, dataset: Dataset) -> Array:
     """Return the proxy set, u8 [images, features...]. Raises DataError."""
     _, kept = kept_back(len(dataset.y_train), federation.data.validation, federation.seed)
-    return proxy_set(federation, dataset, [kept, *_dealt(federation, dataset)])
+    return proxy_set(federation, dataset, [kept, *dealt_indices(federation, dataset)])
 
 
-def _dealt(federation: Federation, dataset: Dataset) -> list[Array]:
+def dealt_indices(federation: Federation, dataset: Dataset) -> list[Array]:
     """Return the indices of each node's training samples, in the order of the file. Raises DataError."""
     data, nodes = federation.data, len(federation.nodes())
     free, _ = kept_back(len(dataset.y_train), data.validation, federation.seed)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import typer
 
 from .. import errors
-from . import data, flash, keys, log, plan, ports, run
+from . import data, export, flash, keys, log, plan, ports, run
 
 app = typer.Typer(
     name="coordinator",
@@ -28,6 +28,7 @@ log.register(app)
 keys.register(app)
 plan.register(app)
 data.register(app)
+export.register(app)
 
 _CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it
 _TYPER_INTERRUPTED = 130  # what it makes of Ctrl-C

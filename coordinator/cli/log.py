@@ -9,7 +9,7 @@ import typer
 
 from ..errors import RunFileError, UsageError
 from .options import JsonOption, print_json
-from .run import RUNS, run_folder
+from .run import latest_run, run_folder
 
 if TYPE_CHECKING:
     from ..boardlog import Said
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 def _completions(incomplete: str) -> list[str]:
     """Return the names in the latest run that begin so."""
     try:
-        return [name for name in known(_latest()) if name.startswith(incomplete)]
+        return [name for name in known(latest_run()) if name.startswith(incomplete)]
     except (RunFileError, OSError):
         return []
 
@@ -45,7 +45,7 @@ def log(
     from ..boardlog import follow as following
     from ..boardlog import log_file, read
 
-    folder = _latest() if run is None else run_folder(run)
+    folder = latest_run() if run is None else run_folder(run)
     names = known(folder)
     if name not in names and log_file(folder, name).stem not in names:
         there = f"there are {', '.join(names)}" if names else "nobody is, and nothing was said"
@@ -70,13 +70,6 @@ def known(folder: Path) -> list[str]:
         raise RunFileError(f"{folder}: no journal.jsonl; expected the folder of a run")
     nodes = [node for line in of_kind(read_journal(journal)[0], RunStarted) for node in line["nodes"]]
     return list(dict.fromkeys([*nodes, *names(folder)]))
-
-
-def _latest() -> Path:
-    journals = sorted(RUNS.glob("*/journal.jsonl"), key=lambda path: path.stat().st_mtime)
-    if not journals:
-        raise RunFileError(f"{RUNS}: no run is here; `coordinator demo` makes one")
-    return journals[-1].parent
 
 
 def _shown(line: Said) -> str:

@@ -248,6 +248,14 @@ def run_folder(name: str) -> Path:
     return RUNS / name
 
 
+def latest_run() -> Path:
+    """Return the folder of the run that wrote its journal last. Raises RunFileError if there is none."""
+    journals = sorted(RUNS.glob("*/journal.jsonl"), key=lambda path: path.stat().st_mtime)
+    if not journals:
+        raise RunFileError(f"{RUNS}: no run is here; `coordinator demo` makes one")
+    return journals[-1].parent
+
+
 def set_aside(folder: Path) -> Path | None:
     """Move an earlier run of this name to NAME-<when>, without its shards, which can be made again."""
     journal = folder / "journal.jsonl"

@@ -141,7 +141,7 @@ def test_the_header_gives_the_bits_of_the_engine(
     shifts = InferenceWriter(made.sub_model, weights, kernel, SETTINGS, peaks).shifts() if kernel == "fixed" else []
     x = samples(made)
     logits = header_logits(tmp_path, made, x)
-    assert len(np.unique(logits)) > 30
+    assert len(np.unique(logits)) > 20
     np.testing.assert_array_equal(logits, engine_logits(tmp_path, engine, made, weights, x, shifts))
 
 
@@ -162,10 +162,10 @@ def test_the_header_compiles_for_each_chip_and_asks_for_nothing_else(
     made, weights = network("pools", kernel)
     source = written(tmp_path, made, weights, None)
     language = "c++" if compiler.endswith("++") else "c"
-    command = [require(compiler), *flags, "-x", language, "-c", source, "-o", tmp_path / "model.o"]
+    command = [require(compiler), *flags, "-x", language, "-c", str(source), "-o", str(tmp_path / "model.o")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert undefined(compiler, tmp_path / "model.o") <= {"memcpy"}
+    assert undefined(compiler, tmp_path / "model.o") <= {"memcpy", "memcpy_P"}
 
 
 def test_the_ram_in_the_head_is_what_an_avr_links(tmp_path: Path) -> None:
