@@ -137,7 +137,9 @@ def _state(folder: Path, written: dict[int, Line], number: int, inputs: Inputs) 
 
 
 def representative(inputs: Inputs) -> Representative:
-    """Return images that no node trains on, if there are any; never test images."""
+    """Return the proxy set, or else training images that no node holds, if there are any; never test images."""
+    if len(inputs.proxy):
+        return Representative(inputs.proxy, f"the {len(inputs.proxy)} images of the proxy set")
     x, federation = inputs.dataset.x_train, inputs.federation
     unjudged, _ = kept_back(len(x), federation.data.validation, federation.seed)
     held = np.concatenate(dealt_indices(federation, inputs.dataset))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from codegen.quiet import import_keras, silent
-from coordinator.compiler import loaded, shared_library
+from coordinator.compiler import compiled
 
 if TYPE_CHECKING:
     import keras
@@ -83,7 +83,8 @@ def header_answers(header: Path, samples: Array) -> Array:
     with tempfile.TemporaryDirectory(prefix="tierfed-") as folder:
         source = Path(folder) / "header.c"
         source.write_text(header.read_text() + RUN)
-        library = loaded(shared_library("the header", [source], "-O2"))
+        compiled("the header", ["-O2", "-shared", source], source.with_suffix(".so"))
+        library = ctypes.CDLL(str(source.with_suffix(".so")))
     x = np.ascontiguousarray(samples, np.uint8).reshape(len(samples), -1)
     made = np.empty((len(x), classes), np.float32)
     at = (ctypes.c_void_p(array.ctypes.data) for array in (x, made))

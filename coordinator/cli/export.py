@@ -61,7 +61,9 @@ def export(
     round: Annotated[
         str | None,
         typer.Option(
-            "--round", metavar="N", help="A round's number, best, or last. [default: best if there are validation images]"
+            "--round",
+            metavar="N",
+            help="A round's number, best, or last. [default: best if there are validation images, else last]",
         ),
     ] = None,
     kernel: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,8 @@ def test_ranges_are_chosen_by_images_that_no_node_holds(inputs: Inputs) -> None:
     seen = representative(inputs)
     assert seen.words == "200 training images that no node holds"
     assert not (seen.images[:, None] == inputs.dataset.x_test[None]).all(axis=(2, 3)).any()
+    with_proxy = replace(inputs, proxy=inputs.dataset.x_train[:30])
+    assert representative(with_proxy).words == "the 30 images of the proxy set"
 
 
 def test_the_round_is_the_best_by_validation_images_unless_it_is_said(inputs: Inputs, tmp_path: Path) -> None:
