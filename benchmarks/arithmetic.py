@@ -10,24 +10,24 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import boards
-from benchmarks.images import ToolError
-from benchmarks.node import Node, Rate
 from benchmarks.workloads import EXAMPLE, TIERS, with_kernel
 from boards import KERNELS
 from codegen.model_file import load_graph
 from codegen.planner import Training, plan
+from codegen.protocol import Encoding, Setup
+from codegen.weights import pack
 from coordinator.data import load_dataset
+from coordinator.inprocess.engine import Engine
+from coordinator.compiler import CompilerError
 
 SAMPLES, EPOCHS = 5000, 10
-RATE, DECAY = 0.1, 0.85
+RATE, DECAY, BATCH = 0.1, 0.85, 8
 LEARNERS = ("compact", "micro", "nano")
 ROOM = 1 << 20  # bytes: enough for any of them in either arithmetic
 
@@ -46,9 +46,9 @@ class Accuracy:
         return (sum(self.f32) - sum(self.fixed)) / len(self.f32)
 
 
-def measure(name: str, seeds: range, folder: Path) -> Accuracy:
-    """Train a tier in both arithmetics. Raises ToolError."""
-    found = {kernel: [_train(name, kernel, seed, folder) for seed in seeds] for kernel in KERNELS}
+def measure(name: str, seeds: range) -> Accuracy:
+    """Train a tier in both arithmetics. Raises CompilerError."""
+    found = {kernel: [_train(name, kernel, seed) for seed in seeds] for kernel in KERNELS}
     return Accuracy(
         f32=tuple(accuracy for accuracy, _ in found["f32"]),
         fixed=tuple(accuracy for accuracy, _ in found["fixed"]),
@@ -56,23 +56,23 @@ def measure(name: str, seeds: range, folder: Path) -> Accuracy:
     )
 
 
-def _train(name: str, kernel: str, seed: int, folder: Path) -> tuple[float, int]:
+def _train(name: str, kernel: str, seed: int) -> tuple[float, int]:
     import numpy as np
 
     data = load_dataset(EXAMPLE.with_name("mnist-10k.npz"))
-    x, y = np.ascontiguousarray(data.x_train[:SAMPLES]), data.y_train[:SAMPLES].astype(np.uint16)
+    x, x_test = (np.ascontiguousarray(images.reshape(len(images), -1)) for images in (data.x_train, data.x_test))
     graph, weights = load_graph(EXAMPLE, None, seed)
     tier = next(tier for tier in TIERS if tier.name == name)
     board = with_kernel(boards.load("megaatmega2560"), kernel)
     board = replace(board, ram=ROOM, training=replace(board.training, static_ram=ROOM))
     planned = plan(board, graph, (tier,), tier, Training(batch=1, nested=False, encoding="weights"))
-    node = Node(planned, weights, folder / f"{name}-{kernel}-{seed}")
-    tensors, saturated = planned.sub_model.cut(weights), 0
+    engine, saturated = Engine(planned, weights), 0
+    engine.weights = pack(planned, planned.sub_model.cut(weights))
     for epoch in range(EPOCHS):
-        rate = Rate(RATE * DECAY**epoch)
-        tensors = node.round(tensors, x, y, seed * EPOCHS + epoch, rate)
-        saturated += node.saturated
-    return 100 * node.accuracy(np.ascontiguousarray(data.x_test), data.y_test), saturated
+        setup = Setup(1, seed * EPOCHS + epoch, RATE * DECAY**epoch, 0.0, 1, BATCH, Encoding.WEIGHTS, 0)
+        engine.round(setup, x[:SAMPLES], data.y_train[:SAMPLES].astype(np.uint16), x[:0])
+        saturated += engine.saturated
+    return 100 * float((engine.logits(x_test).argmax(1) == data.y_test).mean()), saturated
 
 
 def main(
@@ -85,10 +85,9 @@ def main(
 
     console, results = Console(stderr=True), {}
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            for name in track(LEARNERS, "Training", console=console, transient=True):
-                results[name] = measure(name, range(1, seeds + 1), Path(folder))
-    except ToolError as error:
+        for name in track(LEARNERS, "Training", console=console, transient=True):
+            results[name] = measure(name, range(1, seeds + 1))
+    except CompilerError as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     if as_json:

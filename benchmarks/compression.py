@@ -24,7 +24,6 @@ import typer
 
 from benchmarks.encoder import Encoder
 from benchmarks.images import ToolError
-from benchmarks.node import Node, Rate
 from boards import PROJECT_ROOT
 from codegen.planner import Plan
 from codegen.protocol import Encoding, encoded_size
@@ -36,8 +35,10 @@ from coordinator.deltas import decode
 from coordinator.errors import TierfedError
 from coordinator.events import Event, NodeFailed
 from coordinator.federation import Federation
+from coordinator.inprocess.engine import Engine
+from coordinator.inprocess.node import InProcessNode
 from coordinator.results import Inputs, load
-from coordinator.rounds import Order, Update, run_round
+from coordinator.rounds import Order, run_round
 from coordinator.runs import round_settings
 from coordinator.shares import Share, deal
 from coordinator.state import State
@@ -64,41 +65,23 @@ class Figures:
     cost: dict[str, dict[str, Cost]]  # by way and tier, and "mean" over tiers
 
 
-class Member:
-    """A node of the federation in this process. Satisfies rounds.Node."""
+class Member(InProcessNode):
+    """A node whose updates are encoded in some way."""
 
-    def __init__(self, name: str, node: Node, share: Share, encoder: Encoder | None, way: str) -> None:
-        self.name = name
-        self.lost = None
-        self.plan = node.plan
-        self.label_counts = tuple(int(count) for count in np.bincount(share.y, minlength=share.classes))
-        self._node = node
-        self._x, self._y = np.ascontiguousarray(share.x), share.y.astype(np.uint16)
+    def __init__(self, name: str, engine: Engine, share: Share, encoder: Encoder | None, way: str) -> None:
+        super().__init__(name, engine, share.x, share.y)
         self._encoder = encoder
         self._way = way
         self._residual = np.zeros(self.plan.sub_model.graph.parameters, np.float32)
 
-    async def settle(self, order: Order) -> None:
-        """Nothing is to be settled: samples do not change."""
-
-    async def train(self, order: Order) -> Update:
-        """Train here and now, and give back what the coordinator would decode."""
-        assert order.adjustment is not None
-        self._node.adjust(order.adjustment)
-        rate = Rate(order.learning_rate, order.epochs, order.batch, order.nested)
-        after = self._node.train(order.weights, self._x, self._y, order.seed, rate)
-        if self._encoder is None:
-            delta: Sequence[np.ndarray] = decode(self.plan, Encoding.WEIGHTS, after, order.weights)
-        else:
-            delta = self._coded(self._encoder, after, order)
-        return Update(self.name, order.round, delta, len(self._y), self._node.loss, self._node.saturated)
-
-    def _coded(self, encoder: Encoder, after: bytes, order: Order) -> list[np.ndarray]:
+    def changed(self, after: bytes, order: Order) -> Sequence[np.ndarray]:
         """Encode and decode the update. Feedback moves the origin by what rounding took; that of weights is 0."""
+        if self._encoder is None:
+            return super().changed(after, order)
         weights, sent = (np.frombuffer(blob, "<f4").astype(np.float32) for blob in (after, order.weights))
         origin = 0 * sent if self._way == WEIGHTS else sent - self._residual
         encoding = Encoding.DELTA_F32 if self._way == FLOAT32 else Encoding.DELTA_Q8
-        blob = encoder.encode(weights, origin, encoding, order.seed)
+        blob = self._encoder.encode(weights, origin, encoding, order.seed)
         decoded = np.concatenate([t.reshape(-1) for t in decode(self.plan, encoding, blob, order.weights)])
         if self._way == FEEDBACK:
             self._residual = weights - origin - decoded
@@ -111,15 +94,15 @@ class Workshop:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._nodes: dict[str, Node] = {}
+        self._engines: dict[str, Engine] = {}
         self._encoders: dict[int, Encoder] = {}
 
-    def node(self, plan: Plan, weights: Weights) -> Node:
-        """Return what trains as a plan's board does; `weights` are global. Raises ToolError."""
+    def engine(self, plan: Plan, weights: Weights) -> Engine:
+        """Return what trains as a plan's board does; `weights` are global. Raises CompilerError."""
         board = plan.board.id
-        if board not in self._nodes:
-            self._nodes[board] = Node(plan, weights, self._folder / board)
-        return self._nodes[board]
+        if board not in self._engines:
+            self._engines[board] = Engine(plan, weights)
+        return self._engines[board]
 
     def encoder(self, count: int) -> Encoder:
         """Return what encodes an update of `count` weights. Raises ToolError."""
@@ -133,7 +116,8 @@ class Workshop:
         for spec in inputs.federation.nodes():
             plan = inputs.plans[spec.kind]
             encoder = None if plan.kernel == "fixed" else self.encoder(plan.sub_model.graph.parameters)
-            members.append(Member(spec.name, self.node(plan, inputs.weights), shares[spec.name], encoder, way))
+            engine = self.engine(plan, inputs.weights)
+            members.append(Member(spec.name, engine, shares[spec.name], encoder, way))
         return members
 
 
@@ -144,10 +128,10 @@ def accuracies(described: Federation, way: str, workshop: Workshop) -> dict[str,
     for number in range(1, described.training.rounds + 1):
         state = asyncio.run(run_round(number, inputs.graph, state, members, settings, _complain)).state
     widest = max(inputs.plans.values(), key=lambda plan: plan.sub_model.graph.parameters)
-    judge, images = workshop.node(widest, state.result), np.ascontiguousarray(inputs.dataset.x_test)
-    judge.load(pack(widest, state.result))
+    judge, images = workshop.engine(widest, state.result), np.ascontiguousarray(inputs.dataset.x_test)
+    judge.weights = pack(widest, state.result)
     return {
-        tier.name: round(100 * judge.accuracy(images, inputs.dataset.y_test, width), 4)
+        tier.name: round(100 * float((judge.logits(images, width).argmax(1) == inputs.dataset.y_test).mean()), 4)
         for width, tier in enumerate(widest.widths)
     }
 

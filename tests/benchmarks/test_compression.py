@@ -10,11 +10,8 @@ import pytest
 
 from benchmarks.compression import FEEDBACK, FLOAT32, ROUNDED, WAYS, WEIGHTS, Cost, Member, costs, ratio
 from benchmarks.encoder import Encoder
-from benchmarks.node import Rate
-from codegen.weights import pack
-from coordinator.rounds import Order
 from coordinator.shares import Share
-from tests.benchmarks.test_node import CLASSES, a_node, bars
+from tests.coordinator.inprocess.test_node import CLASSES, an_engine, an_order, bars
 
 ROUNDS = 8
 
@@ -28,18 +25,18 @@ def test_an_update_of_any_tier_of_the_example_is_at_least_3_9_times_smaller(para
 def test_feedback_gives_back_what_rounding_took(tmp_path: Path) -> None:
     """The same round again and again, with the same draws: without feedback each rounds the same way. Weights in 8 bits
     differ by as much, of themselves."""
-    (node, weights), (x, y) = a_node("f32", tmp_path / "node"), bars()
-    encoder = Encoder(node.plan.sub_model.graph.parameters, tmp_path / "encoder")
-    order = Order(1, 7, 0.4, 0.0, 1, 1, False, "auto", np.zeros(CLASSES, np.float32), pack(node.plan, weights))
+    engine, (x, y) = an_engine("f32"), bars()
+    encoder = Encoder(engine.plan.sub_model.graph.parameters, tmp_path / "encoder")
+    order = an_order(engine.weights, epochs=1)
     moved = {}
     for way in WAYS:
-        member = Member("a", node, Share(x, y, CLASSES), encoder, way)
+        member = Member("a", engine, Share(x, y, CLASSES), encoder, way)
         deltas = [asyncio.run(member.train(order)).delta for _ in range(ROUNDS)]
         moved[way] = np.concatenate([np.sum(tensors, axis=0).reshape(-1) for tensors in zip(*deltas, strict=True)])
     scale = np.abs(moved[FLOAT32]).max() / ROUNDS / 127
     error = {way: np.abs(moved[way] - moved[FLOAT32]).max() / scale for way in (ROUNDED, FEEDBACK)}
     assert error[FEEDBACK] < 1.05 < ROUNDS / 2 < error[ROUNDED]
-    largest = max(np.abs(tensor).max() for tensor in node.round(weights, x, y, 7, Rate(0.4, batch=1)))
+    largest = np.abs(np.frombuffer(engine.weights, "<f4")).max()  # after the last, as after each
     assert 0 < np.abs(moved[WEIGHTS] - moved[FLOAT32]).max() / ROUNDS <= 1.001 * largest / 127
 
 

@@ -1,0 +1,56 @@
+"""The rows of benchmarks.fleet: which nodes take part, on what boards, and what their federation file says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from codegen.tiers import DEFAULT_TIERS
+
+TIERS = tuple(DEFAULT_TIERS)
+FLEET = ("expanded",) * 2 + ("base",) * 3 + ("compact",) * 2 + ("micro",) * 3
+SMALL = ("compact", "micro")  # tiers of boards that may have no room for a gradient buffer, or no floating point
+SPLITS = ("iid", "dirichlet", "shards", "tier")
+
+Boards = Literal["ordinary", "batch1", "fixed"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A run of the benchmark: ten nodes, and the tables of their federation file."""
+
+    tiers: tuple[str | None, ...] = FLEET  # of each node; None: it takes no part
+    small: Boards = "ordinary"  # of the tiers in SMALL
+    training: Mapping[str, Any] = field(default_factory=dict)
+    aggregation: Mapping[str, Any] = field(default_factory=dict)
+    proxy: int = 0  # images
+    judged: str | None = None  # the only tier whose accuracy counts
+
+
+def _equal(tier: str, masked: bool) -> Variant:
+    """Return ten nodes of one tier, with nothing in the loss for narrower ones."""
+    return Variant((tier,) * len(FLEET), training={"nested": False, "logit_adjustment": masked}, judged=tier)
+
+
+LOSSES = {"plain": False, "masked": True}
+REFERENCES = ("all_expanded", "own_width")
+ALONE = tuple(tier if tier == "expanded" else None for tier in FLEET)
+
+METHODS: dict[str, dict[str, Variant]] = {  # a row: its variants, of which each tier's best counts
+    "all_expanded": {f"all_expanded_{name}": _equal("expanded", masked) for name, masked in LOSSES.items()},
+    "own_width": {f"all_{tier}_{name}": _equal(tier, masked) for tier in TIERS for name, masked in LOSSES.items()},
+    "only_large": {"only_large": Variant(ALONE)},
+    "substructure": {"substructure": Variant(aggregation={"method": "substructure"})},
+    "default_0": {"default_0": Variant()},
+}
+
+
+def variants() -> dict[str, Variant]:
+    """Return all variants by name."""
+    return {name: variant for row in METHODS.values() for name, variant in row.items()}
+
+
+def best_of(method: str) -> tuple[str, ...]:
+    """Return the names of a row's variants."""
+    return tuple(METHODS[method])

@@ -1,0 +1,162 @@
+"""One run of benchmarks.fleet, with the coordinator's own federation file, dealing and rounds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import boards
+from benchmarks.fleet_methods import SMALL, TIERS, Variant
+from benchmarks.images import ToolError
+from benchmarks.workloads import EXAMPLE, with_kernel
+from boards import Board
+from codegen.graph import Graph
+from codegen.planner import Plan, plan
+from codegen.planner import Training as PlanTraining
+from codegen.tiers import Tier
+from codegen.weights import pack
+from coordinator import federation
+from coordinator.data import Array, load_dataset
+from coordinator.events import Event, NodeFailed
+from coordinator.federation import Federation
+from coordinator.inprocess.engine import Engine
+from coordinator.inprocess.node import InProcessNode
+from coordinator.partition import partition
+from coordinator.results import Inputs, load
+from coordinator.rounds import run_round
+from coordinator.runs import round_settings
+from coordinator.shares import deal
+from coordinator.state import State
+
+BOARD = boards.load("esp32-s3-devkitc-1")  # which has room for all of the example, and for proxy images
+NODES, EACH, PROXY = 10, 1000, 1000
+TRAINING = {"rounds": 20, "epochs": 1, "batch": 8, "learning_rate": 0.1}
+VALIDATION = 8000  # the first training images, on which settings are chosen
+SEED_STREAM = 0x464C  # keeps these draws apart from every other use of the seed
+PACE = 1000.0  # the machine may be busy: nobody is late
+
+
+def run(split: str, variant: Variant, seed: int, data: Path, validation: bool, folder: Path) -> dict[str, float]:
+    """Return the accuracy, per cent, of each tier's slice after the last round. Raises TierfedError and ToolError."""
+    each = write_data(split, seed, data, validation, folder / "data.npz")
+    described = describe(variant, seed, each, folder)
+    inputs = load(described)
+    state, settings = State(inputs.weights), replace(round_settings(described), pace=PACE)
+    workshop = Workshop(inputs)
+    nodes = workshop.nodes(variant)
+    for number in range(1, described.training.rounds + 1):
+        state = asyncio.run(run_round(number, inputs.graph, state, nodes, settings, _complain)).state
+    return workshop.accuracies(state, variant)
+
+
+def write_data(split: str, seed: int, data: Path, validation: bool, path: Path) -> int:
+    """Write what the nodes hold, and PROXY images that none does, as a data set that says whose each sample is; return
+    how many are each node's: EACH, or fewer of a small data set."""
+    whole = load_dataset(data)
+    pool = np.arange(VALIDATION if validation else 0, len(whole.x_train))
+    each = min(EACH, (len(pool) - PROXY) // NODES)
+    if each < 1:
+        raise ToolError(f"{data}: {len(pool)} images to deal out; expected more than {PROXY}: take the full MNIST")
+    dealt = _deal(split, seed, whole.y_train[pool], each)
+    left = np.setdiff1d(np.arange(len(pool)), np.concatenate(dealt))
+    proxy = np.random.default_rng([seed, SEED_STREAM]).permutation(left)[:PROXY]
+    indices = pool[np.concatenate([*dealt, proxy])]
+    judged = (whole.x_train[:VALIDATION], whole.y_train[:VALIDATION])
+    x_test, y_test = judged if validation else (whole.x_test, whole.y_test)
+    owner = np.repeat(np.arange(NODES + 1), [each] * NODES + [PROXY])
+    arrays = {"x_train": whole.x_train[indices], "y_train": whole.y_train[indices], "owner_train": owner}
+    np.savez(path, x_test=x_test, y_test=y_test, **arrays)
+    return each
+
+
+def _deal(split: str, seed: int, labels: Array, each: int) -> list[Array]:
+    """Return each node's indices. tier: the wide nodes have one half of the classes, the narrow ones the other."""
+    if split == "iid":
+        return partition(labels, NODES, each, "iid", seed)
+    if split == "dirichlet":
+        return partition(labels, NODES, each, "dirichlet", seed, alpha=0.3)
+    if split == "shards":
+        return partition(labels, NODES, each, "shards", seed, classes_per_node=2)
+    rng, half = np.random.default_rng([seed, SEED_STREAM]), (int(labels.max()) + 1) // 2
+    low, high = (rng.permutation(np.flatnonzero(side)) for side in (labels < half, labels >= half))
+    wide = NODES // 2  # the expanded and the base ones come first
+    return [*high[: wide * each].reshape(wide, each), *low[: (NODES - wide) * each].reshape(NODES - wide, each)]
+
+
+def describe(variant: Variant, seed: int, each: int, folder: Path) -> Federation:
+    """Write the federation file of a run beside its data, and read it."""
+    tables = {
+        "model": {"path": str(EXAMPLE)},
+        "data": {"path": "data.npz", "samples_per_node": each, "split": "owner"},
+        "training": {**TRAINING, **variant.training},
+        "aggregation": dict(variant.aggregation),
+        "nodes": [{"board": BOARD.id, "name": "node", "count": NODES}],
+        **({"proxy": {"images": variant.proxy}} if variant.proxy else {}),
+    }
+    document = {"name": "fleet", "seed": seed, **tables}
+    return federation.parse(document, json.dumps(document), folder / "federation.toml")
+
+
+class Workshop:
+    """The engines of a run's nodes, each compiled once."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._engines: dict[tuple[str, str], Engine] = {}
+
+    def nodes(self, variant: Variant) -> list[InProcessNode]:
+        """Return those that take part. Raises CompilerError and DataError."""
+        shares = deal(self._inputs.federation, self._inputs.graph.classes)
+        nodes = []
+        for (name, share), tier in zip(shares.items(), variant.tiers, strict=True):
+            if tier is not None:
+                engine = self.engine(tier, variant.small if tier in SMALL else "ordinary")
+                nodes.append(InProcessNode(name, engine, share.x, share.y, share.proxy))
+        return nodes
+
+    def engine(self, tier: str, kind: str) -> Engine:
+        """Return what trains a tier on a board of some kind. Raises CompilerError."""
+        if (tier, kind) not in self._engines:
+            described, graph = self._inputs.federation, self._inputs.graph
+            tiers = {each.name: each for each in described.tier_list()}
+            made = plan_on(kind, graph, list(tiers.values()), tiers[tier], described.plan_settings())
+            self._engines[tier, kind] = Engine(made, self._inputs.weights)
+        return self._engines[tier, kind]
+
+    def accuracies(self, state: State, variant: Variant) -> dict[str, float]:
+        """Return the accuracy of each tier's slice, or if all nodes are of one tier only of that."""
+        judge, dataset = self.engine(TIERS[0], "ordinary"), self._inputs.dataset
+        judge.weights = pack(judge.plan, state.result)
+        images = np.ascontiguousarray(dataset.x_test.reshape(len(dataset.x_test), -1))
+        return {
+            tier: round(100 * float((judge.logits(images, width).argmax(1) == dataset.y_test).mean()), 4)
+            for width, tier in enumerate(TIERS)
+            if variant.judged in (None, tier)
+        }
+
+
+def plan_on(kind: str, graph: Graph, tiers: list[Tier], tier: Tier, settings: PlanTraining) -> Plan:
+    """Return the plan of a tier on a board with all the room it wants, on one without room for a gradient buffer
+    (batch1), or on one that trains in fixed point."""
+    board = with_kernel(BOARD, "fixed") if kind == "fixed" else BOARD
+    made = plan(board, graph, tiers, tier, settings)
+    if kind == "batch1":
+        made = plan(without_gradients(board, graph, tiers, tier, settings), graph, tiers, tier, settings)
+    assert made.fits and made.accumulates == (kind == "ordinary"), made
+    return made
+
+
+def without_gradients(board: Board, graph: Graph, tiers: list[Tier], tier: Tier, settings: PlanTraining) -> Board:
+    """Return the board with a byte of RAM less than a gradient buffer needs."""
+    least = replace(settings, proxy=0, encoding="weights")
+    return replace(board, ram=plan(board, graph, tiers, tier, least).ram - 1)
+
+
+def _complain(event: Event) -> None:
+    """Nobody may be missing: the figures would be another federation's."""
+    if isinstance(event, NodeFailed):  # who is refused, is so on boards, too
+        raise ToolError(f"{event.node} failed in round {event.round}: {event.reason}")
