@@ -22,9 +22,9 @@ from codegen.model_file import load_graph
 from codegen.planner import Training, plan
 from codegen.protocol import Encoding, Setup
 from codegen.weights import pack
+from coordinator.compiler import CompilerError
 from coordinator.data import load_dataset
 from coordinator.inprocess.engine import Engine
-from coordinator.compiler import CompilerError
 
 SAMPLES, EPOCHS = 5000, 10
 RATE, DECAY, BATCH = 0.1, 0.85, 8

@@ -11,6 +11,7 @@ from codegen.tiers import DEFAULT_TIERS
 TIERS = tuple(DEFAULT_TIERS)
 FLEET = ("expanded",) * 2 + ("base",) * 3 + ("compact",) * 2 + ("micro",) * 3
 SMALL = ("compact", "micro")  # tiers of boards that may have no room for a gradient buffer, or no floating point
+PROXY = 200  # unlabelled images, of those rows whose name does not say how many
 SPLITS = ("iid", "dirichlet", "shards", "tier")
 
 Boards = Literal["ordinary", "batch1", "fixed"]
@@ -42,7 +43,12 @@ METHODS: dict[str, dict[str, Variant]] = {  # a row: its variants, of which each
     "own_width": {f"all_{tier}_{name}": _equal(tier, masked) for tier in TIERS for name, masked in LOSSES.items()},
     "only_large": {"only_large": Variant(ALONE)},
     "substructure": {"substructure": Variant(aggregation={"method": "substructure"})},
+    **{method: {method: Variant(aggregation={"method": method}, proxy=PROXY)} for method in ("distillation", "hybrid")},
+    "default": {"default": Variant(proxy=PROXY)},
+    "default_1000": {"default_1000": Variant(proxy=1000)},
     "default_0": {"default_0": Variant()},
+    "default_batch1": {"default_batch1": Variant(small="batch1", proxy=PROXY)},
+    "default_fixed": {"default_fixed": Variant(small="fixed", proxy=PROXY)},
 }
 
 

@@ -25,6 +25,7 @@ from coordinator.events import Event, NodeFailed
 from coordinator.federation import Federation
 from coordinator.inprocess.engine import Engine
 from coordinator.inprocess.node import InProcessNode
+from coordinator.joining import joiner
 from coordinator.partition import partition
 from coordinator.results import Inputs, load
 from coordinator.rounds import run_round
@@ -33,7 +34,7 @@ from coordinator.shares import deal
 from coordinator.state import State
 
 BOARD = boards.load("esp32-s3-devkitc-1")  # which has room for all of the example, and for proxy images
-NODES, EACH, PROXY = 10, 1000, 1000
+NODES, EACH, SPARE = 10, 1000, 1000  # images that are spare may be proxies
 TRAINING = {"rounds": 20, "epochs": 1, "batch": 8, "learning_rate": 0.1}
 VALIDATION = 8000  # the first training images, on which settings are chosen
 SEED_STREAM = 0x464C  # keeps these draws apart from every other use of the seed
@@ -46,28 +47,31 @@ def run(split: str, variant: Variant, seed: int, data: Path, validation: bool, f
     described = describe(variant, seed, each, folder)
     inputs = load(described)
     state, settings = State(inputs.weights), replace(round_settings(described), pace=PACE)
-    workshop = Workshop(inputs)
+    workshop, joins = Workshop(inputs), joiner(inputs)
     nodes = workshop.nodes(variant)
+    earlier = None
     for number in range(1, described.training.rounds + 1):
-        state = asyncio.run(run_round(number, inputs.graph, state, nodes, settings, _complain)).state
+        before = state.weights
+        going = run_round(number, inputs.graph, state, nodes, settings, _complain, earlier, joins)
+        earlier, state = before, asyncio.run(going).state
     return workshop.accuracies(state, variant)
 
 
 def write_data(split: str, seed: int, data: Path, validation: bool, path: Path) -> int:
-    """Write what the nodes hold, and PROXY images that none does, as a data set that says whose each sample is; return
+    """Write what the nodes hold, and SPARE images that none does, as a data set that says whose each sample is; return
     how many are each node's: EACH, or fewer of a small data set."""
     whole = load_dataset(data)
     pool = np.arange(VALIDATION if validation else 0, len(whole.x_train))
-    each = min(EACH, (len(pool) - PROXY) // NODES)
+    each = min(EACH, (len(pool) - SPARE) // NODES)
     if each < 1:
-        raise ToolError(f"{data}: {len(pool)} images to deal out; expected more than {PROXY}: take the full MNIST")
+        raise ToolError(f"{data}: {len(pool)} images to deal out; expected more than {SPARE}: take the full MNIST")
     dealt = _deal(split, seed, whole.y_train[pool], each)
     left = np.setdiff1d(np.arange(len(pool)), np.concatenate(dealt))
-    proxy = np.random.default_rng([seed, SEED_STREAM]).permutation(left)[:PROXY]
+    proxy = np.random.default_rng([seed, SEED_STREAM]).permutation(left)[:SPARE]
     indices = pool[np.concatenate([*dealt, proxy])]
     judged = (whole.x_train[:VALIDATION], whole.y_train[:VALIDATION])
     x_test, y_test = judged if validation else (whole.x_test, whole.y_test)
-    owner = np.repeat(np.arange(NODES + 1), [each] * NODES + [PROXY])
+    owner = np.repeat(np.arange(NODES + 1), [each] * NODES + [SPARE])
     arrays = {"x_train": whole.x_train[indices], "y_train": whole.y_train[indices], "owner_train": owner}
     np.savez(path, x_test=x_test, y_test=y_test, **arrays)
     return each

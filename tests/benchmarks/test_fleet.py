@@ -10,7 +10,7 @@ import pytest
 from benchmarks import fleet_run
 from benchmarks.fleet import Figure, Job, table
 from benchmarks.fleet_methods import FLEET, METHODS, SMALL, SPLITS, TIERS, Variant, best_of, variants
-from benchmarks.fleet_run import NODES, PROXY, VALIDATION, run, write_data
+from benchmarks.fleet_run import NODES, SPARE, VALIDATION, run, write_data
 from coordinator.data import load_dataset
 
 EACH = 40
@@ -19,7 +19,7 @@ EACH = 40
 def a_data_set(path: Path, first: int = 0) -> Path:
     """Write so many images of a bright stripe, whose place is the label, that each node has EACH behind the `first`;
     their first pixels number them."""
-    count = first + NODES * EACH + PROXY
+    count = first + NODES * EACH + SPARE
     labels = (np.arange(count) * 7 % 10).astype(np.uint8)
     images = np.zeros((count, 28, 28), np.uint8)
     for image, label in zip(images, labels, strict=True):
@@ -38,9 +38,9 @@ def test_nobody_holds_another_s_image_nor_one_that_settings_are_chosen_by(split:
     source = a_data_set(tmp_path / "whole.npz", VALIDATION)
     assert write_data(split, 1, source, True, tmp_path / "dealt.npz") == EACH
     dealt = load_dataset(tmp_path / "dealt.npz")
-    assert dealt.owner_train is not None and np.bincount(dealt.owner_train).tolist() == [EACH] * NODES + [PROXY]
+    assert dealt.owner_train is not None and np.bincount(dealt.owner_train).tolist() == [EACH] * NODES + [SPARE]
     held = numbers(dealt.x_train)
-    assert len(held) == NODES * EACH + PROXY and min(held) >= VALIDATION
+    assert len(held) == NODES * EACH + SPARE and min(held) >= VALIDATION
     assert numbers(dealt.x_test) == set(range(VALIDATION))
     if split == "tier":
         nodes = {name: np.flatnonzero(np.array(FLEET) == name) for name in TIERS}
@@ -53,7 +53,8 @@ def test_a_run_takes_every_node_on_its_board(tmp_path: Path, monkeypatch: pytest
     source = a_data_set(tmp_path / "whole.npz")
     found = run("iid", Variant(), 1, source, False, tmp_path)
     assert list(found) == list(TIERS) and found["expanded"] > 90
-    assert run("iid", Variant(small="fixed"), 1, source, False, tmp_path) != found
+    mixed = Variant(small="fixed", aggregation={"method": "hybrid"}, proxy=40)
+    assert list(run("shards", mixed, 1, source, False, tmp_path)) == list(TIERS)
     assert run("iid", Variant(("micro",) * NODES, judged="micro"), 1, source, False, tmp_path).keys() == {"micro"}
 
 
@@ -74,4 +75,5 @@ def test_a_row_has_the_best_of_its_variants_in_each_tier() -> None:
 
 def test_all_rows_have_ten_nodes() -> None:
     assert all(len(variant.tiers) == NODES for variant in variants().values())
-    assert {"all_expanded", "only_large", "substructure"} <= set(METHODS)
+    asked = "all_expanded only_large substructure distillation hybrid default default_1000 default_0"
+    assert set(asked.split()) <= set(METHODS)
