@@ -64,6 +64,15 @@ class Delta(Sequence[Floats]):
         """All elements, one tensor after the other."""
         return self._decoded(0, self.graph.parameters)
 
+    def take(self, places: npt.NDArray[np.intp]) -> Floats:
+        """Return the elements at some places of `flat`."""
+        if not self.q8:
+            return np.frombuffer(self.blob, "<f4")[places]
+        block, place = np.divmod(places, Q8_BLOCK)
+        scales = np.frombuffer(self.blob, "<f4", len(self.blob) // 4)[block * (BLOCK.itemsize // 4)]
+        levels = np.frombuffer(self.blob, np.int8)[block * BLOCK.itemsize + 4 + place]
+        return np.asarray(levels * scales, np.float32)
+
     def _decoded(self, begin: int, end: int) -> Floats:
         if not self.q8:
             return np.frombuffer(self.blob, "<f4", end - begin, 4 * begin)

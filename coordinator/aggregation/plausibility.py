@@ -7,16 +7,18 @@ and what they cannot tell.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from codegen.graph import Graph
+from codegen.tiers import SubModel, Tier, sub_model
 from coordinator.aggregation import Contribution, Weights
 from coordinator.aggregation.substructure import selection
+from coordinator.deltas import Delta
 
 WITNESSES = 3  # other nodes that it takes to say what is usual
 HUGE = 10.0  # times the usual norm
@@ -25,6 +27,8 @@ HUGE_ALONE = 100.0  # times the norm of the weights, or of steps along gradients
 TINY = 0.1  # of the usual norm: what is smaller may point anywhere, and does no harm
 AGREED = 0.12  # median cosine from which on the nodes are said to go one way
 OPPOSED = -0.1  # cosine below which a node then goes another one
+PLACES = 1 << 14  # of a tensor, at most: a thousand nodes take 64 MB and seconds, whatever the model
+BLOCK = 1 << 11  # of them at a time in float64
 
 Flat = npt.NDArray[np.float64]
 
@@ -43,16 +47,19 @@ def implausible(suspects: Sequence[Suspect], graph: Graph, weights: Weights, ear
     `weights`: the global ones that the round began with; `earlier`: those before the last step, if there was one.
     """
     trainable = [index for index, tensor in enumerate(graph.tensors) if tensor.trainable]
-    norms = [float(np.linalg.norm(_flat(each.contribution.delta))) for each in suspects]
+    norms = [_delta(each.contribution).norm for each in suspects]
+    held: dict[int, float] = {}  # by sub-model
     found = {}
     for index, suspect in enumerate(suspects):
-        held = float(np.linalg.norm(_cut(suspect.contribution, weights, trainable)))
-        reason = _huge(index, suspects, norms, held)
+        cut = suspect.contribution.sub_model
+        if id(cut) not in held:
+            held[id(cut)] = _norm(cut, weights, trainable)
+        reason = _huge(index, suspects, norms, held[id(cut)])
         if reason:
             found[suspect.contribution.node] = reason
     kept = [index for index, each in enumerate(suspects) if each.contribution.node not in found]
     rest = [suspects[index].contribution for index in kept]
-    views = _views(rest, trainable, weights, earlier)
+    views = _views(rest, graph, weights, earlier)
     return found | _opposed(rest, [norms[index] for index in kept], views)
 
 
@@ -100,50 +107,67 @@ def _opposed(
 
 
 def _views(
-    contributions: Sequence[Contribution], trainable: Sequence[int], weights: Weights, earlier: Weights | None
+    contributions: Sequence[Contribution], graph: Graph, weights: Weights, earlier: Weights | None
 ) -> Iterator[tuple[str, list[float]]]:
     """Yield what the updates can be compared with, in words, and the cosine of each."""
-    pairs = _pairs(contributions, trainable, weights)
-    yield "the other updates", [_median_of_others(row, index) for index, row in enumerate(pairs.tolist())]
+    everyone, count = [*contributions], len(contributions)
     if earlier is not None:
-        step = [new.astype(np.float64) - old for new, old in zip(weights, earlier, strict=True)]
-        yield "the model's last step", [_cosine(each, step, trainable) for each in contributions]
+        step = [new - old for tensor, new, old in zip(graph.tensors, weights, earlier, strict=True) if tensor.trainable]
+        everyone.append(Contribution("", sub_model(graph, Tier("all", 1.0)), step, 0, ()))
+    pairs = _pairs(everyone, [index for index, tensor in enumerate(graph.tensors) if tensor.trainable], weights)
+    others = pairs[:count, :count].tolist()
+    yield "the other updates", [_median_of_others(row, index) for index, row in enumerate(others)]
+    if earlier is not None:
+        yield "the model's last step", pairs[:count, count].tolist()
 
 
 def _pairs(contributions: Sequence[Contribution], trainable: Sequence[int], weights: Weights) -> Flat:
-    """Return the cosine of each two updates on what both hold: [nodes, nodes], 0 where they share nothing."""
-    count = len(contributions)
-    products, squares = np.zeros((count, count)), np.zeros((count, count))
-    for place, index in enumerate(trainable):
-        deltas, held = np.zeros((2, count, *weights[index].shape))
-        for row, each in enumerate(contributions):
-            where = selection(each.sub_model.slices[index])
-            deltas[row][where] = each.delta[place]
-            held[row][where] = 1
-        deltas, held = deltas.reshape(count, -1), held.reshape(count, -1)
-        products += deltas @ deltas.T
-        squares += deltas**2 @ held.T  # [i, j]: of i, on what j holds
-    norms = np.sqrt(squares * squares.T)
+    """Return the cosine of each two updates on what both hold: [nodes, nodes], 0 where they share nothing.
+
+    Of a tensor with more than PLACES elements so many are looked at. Which, is drawn by the norms of all updates: who
+    would hide a lie between them had to know the others' updates first.
+    """
+    deltas = [_delta(each) for each in contributions]
+    drawn = hashlib.blake2s(np.sort([each.norm for each in deltas]).tobytes()).digest()
+    random = np.random.default_rng(list(drawn))
+    cuts = {id(each.sub_model): each.sub_model for each in contributions}
+    kind = [list(cuts).index(id(each.sub_model)) for each in contributions]
+    products, squares = np.zeros((len(deltas), len(deltas))), np.zeros((len(deltas), len(cuts)))
+    starts = [0] * len(cuts)  # of the tensor in each sub-model's update
+    for index in trainable:
+        size = weights[index].size
+        chosen = np.sort(random.choice(size, PLACES, replace=False)) if size > PLACES else np.arange(size)
+        places = [_places(cut, index, weights[index].shape).reshape(-1)[chosen] for cut in cuts.values()]
+        held = np.array([place >= 0 for place in places])
+        values = np.zeros((len(deltas), chosen.size), np.float32)
+        for row, delta, which in zip(values, deltas, kind, strict=True):
+            row[held[which]] = delta.take(starts[which] + places[which][held[which]])
+        for begin in range(0, chosen.size, BLOCK):
+            block = values[:, begin : begin + BLOCK].astype(np.float64)
+            products += size / chosen.size * (block @ block.T)
+            squares += size / chosen.size * (block**2 @ held[:, begin : begin + BLOCK].T)
+        starts = [start + cut.graph.tensors[index].size for start, cut in zip(starts, cuts.values(), strict=True)]
+    shared = squares[:, kind]  # [i, j]: of i, on what j holds
+    norms = np.sqrt(shared * shared.T)
     return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
 
 
-def _flat(tensors: Sequence[npt.NDArray[np.float32]]) -> Flat:
-    return np.concatenate([tensor.astype(np.float64).reshape(-1) for tensor in tensors])
+def _places(cut: SubModel, index: int, shape: tuple[int, ...]) -> npt.NDArray[np.intp]:
+    """Return where each element of a global tensor is in a sub-model's: [shape], -1 if it is not."""
+    places = np.full(shape, -1, np.intp)
+    held = cut.graph.tensors[index]
+    places[selection(cut.slices[index])] = np.arange(held.size).reshape(held.shape)
+    return places
 
 
-def _cut(contribution: Contribution, tensors: Sequence[npt.NDArray[Any]], trainable: Sequence[int]) -> Flat:
-    """Return what a node's sub-model takes of the trainable global tensors, flat."""
-    slices = contribution.sub_model.slices
-    return np.concatenate(
-        [np.asarray(tensors[index][selection(slices[index])], np.float64).reshape(-1) for index in trainable]
-    )
+def _delta(contribution: Contribution) -> Delta:
+    return Delta.of(contribution.sub_model.graph, contribution.delta)
 
 
-def _cosine(contribution: Contribution, tensors: Sequence[Flat], trainable: Sequence[int]) -> float:
-    """Return the cosine of an update with global tensors, on its own slice; 0 if one is null."""
-    own, other = _flat(contribution.delta), _cut(contribution, tensors, trainable)
-    norms = float(np.linalg.norm(own) * np.linalg.norm(other))
-    return float(own @ other) / norms if norms else 0.0
+def _norm(cut: SubModel, tensors: Weights, trainable: Sequence[int]) -> float:
+    """Return the norm of what a sub-model takes of the trainable global tensors."""
+    parts = (tensors[index][selection(cut.slices[index])].astype(np.float64) for index in trainable)
+    return float(np.sqrt(sum((part**2).sum() for part in parts)))
 
 
 def _median_of_others(values: Sequence[float], index: int) -> float:

@@ -16,6 +16,7 @@ from coordinator.deltas import Delta, UpdateError
 
 Selection = tuple[slice, ...] | tuple[npt.NDArray[np.intp], ...]
 Doubles = npt.NDArray[np.float64]
+Axes = Sequence[npt.NDArray[np.intp]]
 
 
 class Substructure:
@@ -43,16 +44,10 @@ class Substructure:
         weights = [np.array(tensor, np.float32) for tensor in self._weights]
         parts = [cut.sums() for cut in self._cuts]
         for index, tensor in enumerate(self._graph.tensors):
-            if not tensor.trainable:
-                continue
-            total, counts = np.zeros(tensor.shape), np.zeros(tensor.shape)
-            for cut, part in zip(self._cuts, parts, strict=True):
-                where = selection(cut.sub_model.slices[index])
-                total[where] += next(part)
-                counts[where] += cut.counts(self._class_axes.get(index), total.ndim)
-            held = counts > 0
-            np.divide(total, counts, out=total, where=held)
-            np.add(weights[index], total, out=weights[index], where=held, casting="same_kind")
+            if tensor.trainable and parts:
+                held = [(cut.sub_model.slices[index], next(part)) for cut, part in zip(self._cuts, parts, strict=True)]
+                counts = [cut.counts(self._class_axes.get(index), len(tensor.shape)) for cut in self._cuts]
+                sums.move(weights[index], *_joined(tensor.shape, held, counts))
         return weights
 
     def _of(self, sub_model: SubModel) -> _Cut:
@@ -100,9 +95,8 @@ class _Cut:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        weights = np.array(
-            [[each.counts, *(each.counts if known else 0.0 for known in each.label_counts)] for each, _ in waiting]
-        )
+        known = np.array([(1, *each.label_counts) for each, _ in waiting]) > 0
+        weights = np.where(known, np.array([[each.counts] for each, _ in waiting]), 0.0)
         for row in weights:  # one after the other: the order of a sum is part of its bits
             self._counts += row
         blobs, q8 = [delta.blob for _, delta in waiting], [delta.q8 for _, delta in waiting]
@@ -126,6 +120,20 @@ def _delta(contribution: Contribution) -> Delta:
         raise ValueError(f"{contribution.node} {error}") from None
 
 
+def _joined(
+    shape: tuple[int, ...], held: Sequence[tuple[Axes, Doubles]], counts: Sequence[Doubles]
+) -> tuple[Doubles, Doubles]:
+    """Return the sums of a tensor over all cuts, where each holds it, and what they count together."""
+    if len(held) == 1 and held[0][1].shape == shape and isinstance(selection(held[0][0])[0], slice):
+        return held[0][1], counts[0]  # all of it, as it is
+    total, counted = np.zeros(shape), np.zeros(shape)
+    for (axes, part), count in zip(held, counts, strict=True):
+        where = selection(axes)
+        total[where] += part
+        counted[where] += count
+    return total, counted
+
+
 def _same(one: SubModel, other: SubModel) -> bool:
     """Whether two sub-models take the same part of the global model."""
     return all(
@@ -147,7 +155,7 @@ def class_axes(graph: Graph) -> dict[int, int]:
     }
 
 
-def selection(axes: Sequence[npt.NDArray[np.intp]]) -> Selection:
+def selection(axes: Axes) -> Selection:
     """Return what selects the product of `axes` from an array: views where every axis is a run, else index arrays."""
     runs = [len(axis) > 0 and bool((np.diff(axis) == 1).all()) for axis in axes]
     if all(runs):

@@ -95,3 +95,16 @@ double sums_squares(const uint8_t *update, bool q8, size_t count)
     }
     return sum;
 }
+
+/* Moves `size` weights by sum / count, where the count is not 0; `counts` is one for all, or one for each. */
+void sums_move(float *restrict weights, const double *restrict sums, const double *restrict counts, bool each,
+               size_t size);
+void sums_move(float *restrict weights, const double *restrict sums, const double *restrict counts, bool each,
+               size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        const double count = each ? counts[i] : counts[0];
+        const float moved = (float)((double)weights[i] + sums[i] / (count > 0.0 ? count : 1.0));
+        weights[i] = count > 0.0 ? moved : weights[i];
+    }
+}

@@ -45,6 +45,14 @@ def squares(update: bytes, q8: bool, count: int) -> float:
     return float(library().sums_squares(update, ctypes.c_bool(q8), ctypes.c_size_t(count)))
 
 
+def move(weights: npt.NDArray[np.float32], sums: Doubles, counts: Doubles) -> None:
+    """Move weights in place by sums / counts, where a count is not 0. Counts may be one for all, or broadcast."""
+    if counts.size > 1:
+        counts = np.ascontiguousarray(np.broadcast_to(counts, weights.shape))
+    each, size = ctypes.c_bool(counts.size > 1), ctypes.c_size_t(weights.size)
+    library().sums_move(_at(weights), _at(sums), _at(counts), each, size)
+
+
 @cache
 def library() -> ctypes.CDLL:
     """Return sums.c, compiled. Raises CompilerError."""
@@ -55,6 +63,7 @@ def library() -> ctypes.CDLL:
         compiled("the aggregation", options, path)
         made = ctypes.CDLL(str(path))
     made.sums_add.restype = ctypes.c_bool
+    made.sums_move.restype = None
     made.sums_squares.restype = ctypes.c_double
     return made
 

@@ -169,7 +169,7 @@ def test_fixed_point_weights_that_cannot_be_are_refused(change: Callable[[bytes]
 @pytest.mark.parametrize("q8", [False, True])
 @pytest.mark.parametrize("channels", [1, 7, Q8_BLOCK, 300])
 def test_a_delta_is_its_tensors(channels: int, q8: bool) -> None:
-    """Looked at one by one, all at once, in part, or from the end."""
+    """Looked at one by one, all at once, in part, from the end, or place by place."""
     layer = Layer("logits", "dense", (1, 1, 5), (1, 1, channels), bias=True, trainable=True)
     graph = Graph("line", (layer,), channels, True)
     values = draw(graph.parameters)
@@ -181,6 +181,8 @@ def test_a_delta_is_its_tensors(channels: int, q8: bool) -> None:
     np.testing.assert_array_equal(np.concatenate([kernel.ravel(), bias]), flat)
     np.testing.assert_array_equal(delta[-1], bias)
     np.testing.assert_array_equal(delta[:1][0], kernel)
+    places = np.random.default_rng(1).integers(0, flat.size, 50)
+    np.testing.assert_array_equal(delta.take(places), flat[places])
     assert delta.norm == pytest.approx(np.linalg.norm(flat.astype(np.float64)), rel=1e-12)
     assert Delta.of(graph, delta) is delta
     np.testing.assert_array_equal(Delta.of(graph, list(delta)).flat, flat)

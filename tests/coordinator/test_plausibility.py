@@ -8,7 +8,7 @@ import pytest
 from codegen.graph import Graph, Layer
 from codegen.tiers import Tier, sub_model
 from coordinator.aggregation import Contribution, Weights
-from coordinator.aggregation.plausibility import Suspect, _pairs, implausible
+from coordinator.aggregation.plausibility import PLACES, Suspect, _pairs, implausible
 
 HIDDEN = Layer("hidden", "dense", (1, 1, 40), (1, 1, 16), slope=0.1, bias=True, trainable=True)
 LOGITS = Layer("logits", "dense", (1, 1, 16), (1, 1, 3), bias=True, trainable=True)
@@ -123,3 +123,24 @@ def _spread(contribution: Contribution) -> np.ndarray:
         whole[np.ix_(*axes)] = delta
         parts.append(whole.reshape(-1))
     return np.concatenate(parts)
+
+
+def test_large_tensors_are_judged_by_a_sample() -> None:
+    """Twice as many elements as are looked at; half of the nodes hold half of them."""
+    layer = Layer("logits", "dense", (1, 1, 2 * PLACES // 8), (1, 1, 8), trainable=True)
+    inputs = Layer("inputs", "dense", (1, 1, 4), (1, 1, 2 * PLACES // 8), slope=0.1, trainable=True)
+    graph, rng = Graph("wide", (inputs, layer), 8, True), np.random.default_rng(5)
+    common = [rng.normal(size=shape).astype(np.float32) for shape in graph.shapes]
+    cuts = [sub_model(graph, Tier("any", width)) for width in (1.0, 0.5)]
+    nodes = []
+    for node in range(8):
+        sign = -1 if node == 5 else 1
+        whole = [sign * way + rng.normal(size=way.shape).astype(np.float32) for way in common]
+        nodes.append(Contribution(f"node-{node}", cuts[node % 2], cuts[node % 2].cut(whole), 10, (1,) * 8))
+    found = implausible([Suspect(each, REACH) for each in nodes], graph, common, None)
+    assert list(found) == ["node-5"] and "the other way" in found["node-5"]
+    pairs = _pairs(nodes, range(2), common)
+    for row, column in product(range(1, 8, 2), repeat=2):
+        one, other = (np.concatenate([part.ravel() for part in nodes[at].delta]).astype(float) for at in (row, column))
+        exact = one @ other / np.sqrt((one @ one) * (other @ other))
+        assert pairs[row, column] == pytest.approx(exact, abs=0.03)
