@@ -41,7 +41,7 @@ from coordinator.roster import AUTO, Roster, assemble, connected, introductions
 from coordinator.rounds import Settings, run_round
 from coordinator.shares import validation_share
 from coordinator.state import State
-from coordinator.stopping import fruitless, improves, ranking
+from coordinator.stopping import fruitless, improves, ranking, standing
 
 Judge = Callable[[Sequence[SubModel], Weights], dict[str, Confusion]]  # what every tier's slice answers
 
@@ -303,8 +303,7 @@ class Part:
 
     def _evaluated(self, number: int, images: Images, counted: dict[str, Confusion], seconds: float) -> Evaluated:
         shares = {tier: accuracy(matrix) for tier, matrix in counted.items()}
-        widest = next(iter(shares.values()))
-        best = images == "validation" and improves(self._journal.lines, number, widest)
+        best = images == "validation" and improves(self._journal.lines, standing(number, shares))
         last = number == self._inputs.federation.training.rounds or images != self._images
         kept = best or last or self._fruitless(number)
         return Evaluated(
