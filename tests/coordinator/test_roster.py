@@ -84,6 +84,7 @@ def test_one_id_on_two_ports_is_refused() -> None:
         ({"source": 9}, "its firmware was built for samples from 9, the federation file says flash"),
         ({"model": 0xBAD}, f"holds model 00000bad (tier expanded, 131 parameters), this federation's is "
          f"{plan('expanded').model_hash:08x} (tier expanded, 131)"),
+        ({"proxy": 7}, "its firmware holds 7 proxy images, this federation's plan for esp32dev 0; "),
         ({"parameters": 7}, "(tier expanded, 7 parameters)"),
         ({"firmware": 0xBAD}, "its firmware is 00000bad, built from other sources than these "
          f"({roster.sources_hash():08x})"),

@@ -231,14 +231,14 @@ class MemoryNode:
             (reply,) = self.feed(encode(FrameType.DATA, transfer, chunk, data))
             assert (reply.type, reply.transfer, reply.chunk) == (FrameType.ACK, transfer, chunk + 1)
 
-    def aim(self, targets: bytes, round: int = 5, transfer: int = TRANSFER + 1) -> Message:
+    def aim(self, targets: bytes, round: int = 5, transfer: int = TRANSFER + 1, mac: bytes = bytes(16)) -> Message:
         """Send soft targets; return the answer to COMMIT, or to BEGIN if that is refused."""
         reply = self.ask(Begin(TransferKind.TARGETS, 40, round, len(targets), zlib.crc32(targets)), transfer)
         if not isinstance(reply, Ack):
             return reply
         for chunk in range(-(-len(targets) // 40)):
             self.feed(encode(FrameType.DATA, transfer, chunk, targets[chunk * 40 : (chunk + 1) * 40]))
-        return self.ask(Commit(round), transfer)
+        return self.ask(Commit(round, mac), transfer)
 
     def bring(self, state: State, blob: bytes, wanted: Setup | None = None, targets: bytes = b"") -> None:
         """Take a node that has booted to a state of round 5."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from coordinator.streaming import sample
 from tests.firmware.conftest import CompileShared
 from tests.firmware.node.harness import (
     CLASSES,
+    KEYED,
     MEMORY,
     PROXY,
     SAMPLES,
@@ -51,6 +53,7 @@ from tests.firmware.node.harness import (
     soft_targets,
     weights,
 )
+from tests.firmware.node.test_authentication import Keyed
 from tests.firmware.node.test_round import ADJUSTMENT, REFERENCE, Reference, blob_for
 
 TARGETS = soft_targets()
@@ -221,6 +224,32 @@ def test_streamed_images_make_the_same_bits(
         assert send(streamed, blob).type == FrameType.STATUS
     node.bring(State.DONE, blob_for(node), USUAL, TARGETS.tobytes())
     assert streamed.fetch(Encoding.WEIGHTS) == node.fetch(Encoding.WEIGHTS)
+
+
+@pytest.fixture
+def keyed(tmp_path: Path, compile_shared: CompileShared) -> Iterator[Keyed]:
+    """A node that has a key as well."""
+    built = build("fused", tmp_path, proxy=PROXY)
+    library = compile_shared(MEMORY, ("-O2", KEYED, *built.flags))
+    yield Keyed(MemoryNode(library, built), "fused")
+    library.memory_key(None)
+
+
+def test_a_key_binds_the_targets_and_the_update_to_them(keyed: Keyed) -> None:
+    node, targets = keyed.node, TARGETS.tobytes()
+    keyed.setup = USUAL
+    keyed.authenticate()
+    keyed.begin()
+    keyed.commit(keyed.down(keyed.weights))
+    for code in (bytes(16), keyed.down(targets), keyed.down(OTHER, TransferKind.TARGETS)):
+        assert node.aim(targets, mac=code) == Error(ErrorCode.WRONG_MAC, FrameType.COMMIT)
+        assert refusal(node.ask(Train(5))) == ErrorCode.NO_TARGETS
+    assert node.aim(targets, mac=keyed.down(targets, TransferKind.TARGETS)).type == FrameType.STATUS
+    node.ask(Train(5))
+    node.finish()
+    offer, blob = node.fetch(Encoding.WEIGHTS)
+    labels = np.bincount(samples()[1], minlength=CLASSES).astype("<u2").tobytes()
+    assert offer.mac == keyed.up(offer, blob, labels, zlib.crc32(keyed.weights) ^ zlib.crc32(targets))
 
 
 def send(node: MemoryNode, blob: bytes) -> Message:
