@@ -12,7 +12,7 @@ import pytest
 import boards
 from codegen.graph import Graph
 from codegen.model_file import load_graph
-from codegen.planner import Plan, PlanError, Training, best
+from codegen.planner import Plan, PlanError, SampleSource, Training, best
 from codegen.proxies import LEAST, words
 from codegen.shards import shard_bytes
 from codegen.tiers import DEFAULT_TIERS, tiers_from
@@ -20,7 +20,7 @@ from codegen.tiers import DEFAULT_TIERS, tiers_from
 EXAMPLE = boards.PROJECT_ROOT / "examples" / "mnist" / "model.py"
 TIERS = tiers_from({**DEFAULT_TIERS, "nano": 1 / 16})
 BOARDS = [board.id for board in boards.all_boards()]
-SOURCES = ("flash", "stream", "sensor")
+SOURCES: tuple[SampleSource, ...] = ("flash", "stream", "sensor")
 
 
 @cache
@@ -29,7 +29,7 @@ def example() -> Graph:
     return load_graph(EXAMPLE, None, 1)[0]
 
 
-def plan_of(board_id: str, source: str = "flash", **settings: Any) -> Plan:
+def plan_of(board_id: str, source: SampleSource = "flash", **settings: Any) -> Plan:
     """Return the best plan of the example."""
     settings = {"samples_per_node": 4 if source == "sensor" else 900, "rehearsals": 2} | settings
     return best(boards.load(board_id), example(), TIERS, Training(sources={board_id: source}, **settings))
@@ -38,7 +38,7 @@ def plan_of(board_id: str, source: str = "flash", **settings: Any) -> Plan:
 @pytest.mark.parametrize("board_id", BOARDS)
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("wanted", [1, 200, 65_535])
-def test_nothing_shrinks_for_their_sake_and_everything_still_fits(board_id: str, source: str, wanted: int) -> None:
+def test_nothing_shrinks_for_their_sake_and_everything_still_fits(board_id: str, source: SampleSource, wanted: int) -> None:
     try:
         plain = plan_of(board_id, source)
     except PlanError:
@@ -67,7 +67,7 @@ def test_nothing_shrinks_for_their_sake_and_everything_still_fits(board_id: str,
     ("megaatmega2560", "sensor", "left out: an AVR's sensor"),
     ("uno", "flash", "left out: RAM"),
 ])  # fmt: skip
-def test_a_plan_says_where_they_are_or_what_is_short(board_id: str, source: str, said: str) -> None:
+def test_a_plan_says_where_they_are_or_what_is_short(board_id: str, source: SampleSource, said: str) -> None:
     assert words(plan_of(board_id, source)) == ""
     found = words(plan_of(board_id, source, proxy=200))
     assert re.fullmatch(said, found), found
