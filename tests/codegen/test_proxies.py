@@ -38,7 +38,9 @@ def plan_of(board_id: str, source: SampleSource = "flash", **settings: Any) -> P
 @pytest.mark.parametrize("board_id", BOARDS)
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("wanted", [1, 200, 65_535])
-def test_nothing_shrinks_for_their_sake_and_everything_still_fits(board_id: str, source: SampleSource, wanted: int) -> None:
+def test_nothing_shrinks_for_their_sake_and_everything_still_fits(
+    board_id: str, source: SampleSource, wanted: int
+) -> None:
     try:
         plain = plan_of(board_id, source)
     except PlanError:
