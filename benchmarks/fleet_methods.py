@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from benchmarks.attackers import Attack
 from codegen.tiers import DEFAULT_TIERS
 
 TIERS = tuple(DEFAULT_TIERS)
@@ -26,6 +27,7 @@ class Variant:
     training: Mapping[str, Any] = field(default_factory=dict)
     aggregation: Mapping[str, Any] = field(default_factory=dict)
     proxy: int = 0  # images
+    attack: Attack | None = None  # of ATTACKERS nodes
     judged: str | None = None  # the only tier whose accuracy counts
 
 
@@ -51,12 +53,24 @@ METHODS: dict[str, dict[str, Variant]] = {  # a row: its variants, of which each
     "default_fixed": {"default_fixed": Variant(small="fixed", proxy=PROXY)},
 }
 
+ATTACKERS = 2
+ATTACKS: tuple[Attack, ...] = ("flip", "random")
+RULES = ("none", "clip", "median", "trimmed_mean", "krum")
+UNDER_ATTACK: dict[str, dict[str, Variant]] = {  # rows that must be asked for
+    f"{attack}_{rule}": {
+        f"{attack}_{rule}": Variant(aggregation={"method": "substructure", "robust": rule}, attack=attack)
+    }
+    for attack in ATTACKS
+    for rule in RULES
+}
+ROWS = {**METHODS, **UNDER_ATTACK}
+
 
 def variants() -> dict[str, Variant]:
     """Return all variants by name."""
-    return {name: variant for row in METHODS.values() for name, variant in row.items()}
+    return {name: variant for row in ROWS.values() for name, variant in row.items()}
 
 
 def best_of(method: str) -> tuple[str, ...]:
     """Return the names of a row's variants."""
-    return tuple(METHODS[method])
+    return tuple(ROWS[method])

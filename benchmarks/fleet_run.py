@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 import boards
-from benchmarks.fleet_methods import SMALL, TIERS, Variant
+from benchmarks.attackers import Attackers, drawn
+from benchmarks.fleet_methods import ATTACKERS, SMALL, TIERS, Variant
 from benchmarks.images import ToolError
 from benchmarks.workloads import EXAMPLE, with_kernel
 from boards import Board
@@ -28,9 +30,9 @@ from coordinator.inprocess.node import InProcessNode
 from coordinator.joining import joiner
 from coordinator.partition import partition
 from coordinator.results import Inputs, load
-from coordinator.rounds import run_round
+from coordinator.rounds import Order, run_round
 from coordinator.runs import round_settings
-from coordinator.shares import deal
+from coordinator.shares import Share, deal
 from coordinator.state import State
 
 BOARD = boards.load("esp32-s3-devkitc-1")  # which has room for all of the example, and for proxy images
@@ -38,6 +40,7 @@ NODES, EACH, SPARE = 10, 1000, 1000  # images that are spare may be proxies
 TRAINING = {"rounds": 20, "epochs": 1, "batch": 8, "learning_rate": 0.1}
 VALIDATION = 8000  # the first training images, on which settings are chosen
 SEED_STREAM = 0x464C  # keeps these draws apart from every other use of the seed
+NOBODY = Attackers(frozenset(), "flip")
 PACE = 1000.0  # the machine may be busy: nobody is late
 
 
@@ -105,6 +108,18 @@ def describe(variant: Variant, seed: int, each: int, folder: Path) -> Federation
     return federation.parse(document, json.dumps(document), folder / "federation.toml")
 
 
+class Member(InProcessNode):
+    """A node that may be one of the attackers."""
+
+    def __init__(self, name: str, engine: Engine, share: Share, liars: Attackers, index: int) -> None:
+        super().__init__(name, engine, share.x, share.y, share.proxy)
+        self._liars, self._index = liars, index
+
+    def changed(self, after: bytes, order: Order) -> Sequence[np.ndarray]:
+        """Return what it sends, which is what it learnt unless it lies."""
+        return self._liars.sent(self._index, order.round, super().changed(after, order))
+
+
 class Workshop:
     """The engines of a run's nodes, each compiled once."""
 
@@ -112,14 +127,15 @@ class Workshop:
         self._inputs = inputs
         self._engines: dict[tuple[str, str], Engine] = {}
 
-    def nodes(self, variant: Variant) -> list[InProcessNode]:
+    def nodes(self, variant: Variant) -> list[Member]:
         """Return those that take part. Raises CompilerError and DataError."""
         shares = deal(self._inputs.federation, self._inputs.graph.classes)
+        liars = drawn(self._inputs.federation.seed, NODES, ATTACKERS, variant.attack) if variant.attack else NOBODY
         nodes = []
-        for (name, share), tier in zip(shares.items(), variant.tiers, strict=True):
+        for index, ((name, share), tier) in enumerate(zip(shares.items(), variant.tiers, strict=True)):
             if tier is not None:
                 engine = self.engine(tier, variant.small if tier in SMALL else "ordinary")
-                nodes.append(InProcessNode(name, engine, share.x, share.y, share.proxy))
+                nodes.append(Member(name, engine, share, liars, index))
         return nodes
 
     def engine(self, tier: str, kind: str) -> Engine:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import fleet_run
+from benchmarks.attackers import Attackers
 from benchmarks.fleet import Figure, Job, table
 from benchmarks.fleet_methods import FLEET, METHODS, SMALL, SPLITS, TIERS, Variant, best_of, variants
-from benchmarks.fleet_run import NODES, SPARE, VALIDATION, run, write_data
+from benchmarks.fleet_run import NODES, SPARE, VALIDATION, Member, run, write_data
 from coordinator.data import load_dataset
+from coordinator.shares import Share
+from tests.coordinator.inprocess.test_node import CLASSES, an_engine, an_order, bars
 
 EACH = 40
 
@@ -56,6 +60,15 @@ def test_a_run_takes_every_node_on_its_board(tmp_path: Path, monkeypatch: pytest
     mixed = Variant(small="fixed", aggregation={"method": "hybrid"}, proxy=40)
     assert list(run("shards", mixed, 1, source, False, tmp_path)) == list(TIERS)
     assert run("iid", Variant(("micro",) * NODES, judged="micro"), 1, source, False, tmp_path).keys() == {"micro"}
+
+
+def test_an_attacker_sends_what_it_did_not_learn() -> None:
+    engine, share = an_engine("f32"), Share(*bars(), CLASSES)
+    order, liars = an_order(engine.weights), Attackers(frozenset({1}), "flip")
+    honest, lied = (
+        asyncio.run(Member("a", engine, share, liars, index).train(order)).delta for index in (0, 1)
+    )
+    assert [(-tensor).tobytes() for tensor in lied] == [tensor.tobytes() for tensor in honest]
 
 
 def test_a_row_has_the_best_of_its_variants_in_each_tier() -> None:
