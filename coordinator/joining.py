@@ -140,7 +140,7 @@ class Joiner:
     def _targets(self, state: State, contributions: Sequence[Contribution]) -> Targets:
         from coordinator.aggregation.ensemble import Ensemble, rebuilt
 
-        models, ensemble = self._models(), Ensemble()
+        models, ensemble = self._models(), Ensemble(self._aggregation.robust != "none")
         for each in contributions:
             name = model_of(each.sub_model, state)
             tensors = rebuilt(each, state.own[name] if name else state.weights)

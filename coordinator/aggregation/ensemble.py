@@ -73,20 +73,20 @@ def rebuilt(contribution: Contribution, weights: Weights) -> Weights:
 class Ensemble:
     """Takes each node's logits on the proxy images, in the order of the federation file, and gives their targets."""
 
-    def __init__(self) -> None:
-        self._sum: Flat | None = None
-        self._nodes = 0
+    def __init__(self, robust: bool = False) -> None:
+        """robust: take the median of the logits, which a few lying models cannot bend far, instead of their mean."""
+        self._robust = robust
+        self._centred: list[Flat] = []
 
     def add(self, logits: npt.NDArray[np.float32]) -> None:
         """Take one model's logits: [proxy, classes]."""
-        centred = _centred(logits)
-        self._sum = centred if self._sum is None else self._sum + centred
-        self._nodes += 1
+        self._centred.append(_centred(logits))
 
     def targets(self) -> Targets:
-        """Return the soft targets: softmax of the mean of the centred logits, in 1/255."""
-        assert self._sum is not None
-        return quantised(softmax(self._sum / self._nodes))
+        """Return the soft targets: softmax of the mean (or median) of the centred logits, in 1/255."""
+        if self._robust:
+            return quantised(softmax(np.median(self._centred, axis=0)))
+        return quantised(softmax(sum(self._centred[1:], start=self._centred[0]) / len(self._centred)))
 
 
 def _centred(logits: npt.NDArray[np.float32]) -> Flat:

@@ -75,6 +75,17 @@ def test_the_ensemble_is_the_softmax_of_the_mean_of_centred_logits() -> None:
     np.testing.assert_allclose(targets / 255, probabilities(mean), atol=1 / 255)
 
 
+@pytest.mark.parametrize("robust", [False, True])
+def test_one_that_lies_bends_a_mean_and_not_a_median(robust: bool) -> None:
+    honest = RANDOM.normal(0, 3, (40, 5)).astype(np.float32)
+    ensemble = Ensemble(robust)
+    for noise in (0.1, 0.1, 0.1, 0.1):
+        ensemble.add(honest + RANDOM.normal(0, noise, honest.shape).astype(np.float32))
+    ensemble.add(-1000 * honest)
+    agreed = (ensemble.targets().argmax(axis=1) == honest.argmax(axis=1)).mean()
+    assert agreed > 0.9 if robust else agreed < 0.1
+
+
 def test_shares_are_those_of_the_c_library_but_for_the_last_places() -> None:
     logits = np.concatenate([RANDOM.normal(0, 20, (200, 7)), [[0.0, -2000.0, -700.5, -1e-9, -40.0, -0.3466, -745.0]]])
     np.testing.assert_allclose(softmax(logits), probabilities(logits), rtol=1e-13, atol=1e-300)
