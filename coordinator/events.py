@@ -253,6 +253,16 @@ class StoppedEarly(Event):
 
 
 @dataclass(frozen=True)
+class Warned(Event):
+    """Something is wrong with the run, though every node does its part; `message` says what to change. Told once of
+    each thing that it is `about`."""
+
+    round: int
+    about: str
+    message: str
+
+
+@dataclass(frozen=True)
 class RunEnded(Event):
     """All rounds are done and the files are written."""
 

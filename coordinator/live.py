@@ -43,6 +43,7 @@ from .events import (
     RunStarted,
     StoppedEarly,
     TwinEnded,
+    Warned,
 )
 
 # Blue and orange are told apart by nearly everybody; the words say the same.
@@ -230,6 +231,8 @@ def notice(event: Event) -> str | None:
             return f"{event.node}: {event.reason}; round {event.round} does not take its update"
         case NodeQuarantined():
             return f"{event.node}: {event.reason}; it is quarantined: no later round asks it"
+        case Warned():
+            return f"warning: {event.message}"
         case NodeAnswered() if event.saturated:
             held = f"a weight or logit was held at its limit {event.saturated:,} times"
             return f"{event.node}: {held} in round {event.round}; a smaller learning_rate may help"

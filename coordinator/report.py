@@ -246,6 +246,8 @@ def _warning(line: Line) -> tuple[str, str] | None:
             return "Nothing was aggregated in ", f": {line['reason']}."
         case "run_started" if line.get("after_round"):
             return f"The run was interrupted, and went on after round {line['after_round']}.", ""
+        case "warned":
+            return f"After round {line['round']}: {line['message']}.", ""
         case "stopped_early":
             return f"The run ended after round {line['round']}: {line['reason']}.", ""
     return None

@@ -19,7 +19,7 @@ from codegen.planner import EncodingChoice, Plan
 from codegen.tiers import Select, SubModel, channel_order, sub_model
 from codegen.weights import pack
 from coordinator.aggregation import Contribution, Weights
-from coordinator.aggregation.plausibility import Suspect, implausible
+from coordinator.aggregation.plausibility import Suspect, judge
 from coordinator.aggregation.sums import library
 from coordinator.deltas import Delta, UpdateError
 from coordinator.events import NodeAnswered, NodeFailed, NodeRefused, Observer, RoundAggregated, RoundStarted
@@ -139,6 +139,7 @@ class Outcome:
     state: State
     answered: tuple[str, ...]
     choice: Choice | None = None  # what it was aggregated by
+    against: tuple[str, ...] = ()  # of them, those whose updates point away from every other
 
     @property
     def aggregated(self) -> bool:
@@ -177,12 +178,15 @@ async def run_round(
         await asyncio.gather(hurry, *tasks, return_exceptions=True)
     models = {GLOBAL: (graph, state.weights)} | _own_models(nodes, state)  # what can be averaged with each other
     refused: dict[str, str] = {}
+    against: tuple[str, ...] = ()
     if settings.plausible:
         trained = {node.name: rehearsed(node, state, settings) for node in nodes}
         suspects = [Suspect(each, settings.reach(number, each.samples + trained[each.node])) for each in contributions]
         for name, model in models.items():
             alike = [suspect for suspect in suspects if model_of(suspect.contribution.sub_model, state) == name]
-            refused |= implausible(alike, *model, None if name else earlier)
+            verdict = judge(alike, *model, None if name else earlier)
+            refused |= verdict.refused
+            against += verdict.against
     believed = []
     for each in contributions:
         if each.node in refused:
@@ -192,10 +196,10 @@ async def run_round(
     answered = tuple(each.node for each in believed)
     enough = len(answered) >= settings.min_nodes
     reason = "" if enough else f"{len(answered)} of {len(nodes)} nodes answered; min_nodes is {settings.min_nodes}"
-    outcome = Outcome(state, answered)
+    outcome = Outcome(state, answered, against=against)
     if enough:
         joined = await asyncio.to_thread((joiner or Joiner(graph)).join, number, state, believed)
-        outcome = Outcome(joined.state, answered, joined.choice)
+        outcome = Outcome(joined.state, answered, joined.choice, against)
     observer(RoundAggregated(number, answered, enough, reason, clock() - started))
     return outcome
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from codegen.tiers import SubModel, channel_order, nested, sub_model
+from coordinator import advice
 from coordinator.aggregation import Weights
 from coordinator.boardlog import BoardLogs
 from coordinator.desk import offers
@@ -35,7 +36,7 @@ from coordinator.link.ports import Opener, open_port
 from coordinator.nodes import LinkNode
 from coordinator.pretty import pretty
 from coordinator.quarantine import due, quarantined
-from coordinator.report import SETTINGS, write_report
+from coordinator.report import SETTINGS, history, write_report
 from coordinator.results import Inputs, Summary, earlier_seconds, headers, load, summarise, trained, write_keras
 from coordinator.roster import AUTO, Roster, assemble, connected, introductions
 from coordinator.rounds import Settings, run_round
@@ -135,6 +136,7 @@ class Part:
         self._judges = judges
         self._images: Images = "validation" if "validation" in judges else "test"  # of each round
         self._joiner = joiner(inputs)
+        self._against: list[tuple[str, ...]] = []  # round by round, nodes whose updates pointed away from all others
 
     @property
     def _seconds(self) -> float:
@@ -201,6 +203,15 @@ class Part:
         missing = [spec for spec in federation.nodes() if spec.name not in present]
         for port, command in offers(federation, missing, roster.silent).items():
             self.emit(BoardOffered(port, command))
+        tiers: dict[str, list[tuple[int, ...]]] = {tier.name: [] for tier in federation.tier_list()}
+        for node in roster.nodes:
+            tiers.get(node.plan.sub_model.tier.name, []).append(node.label_counts)  # not of models of a node's own
+        self._advise(number, advice.on_labels(tiers, federation))
+
+    def _advise(self, number: int, found: Iterable[advice.Advice]) -> None:
+        """Tell what has not been told yet."""
+        for event in advice.due(self._journal.lines, number, found):
+            self.emit(event)
 
     async def rounds(self, roster: Roster, number: int, state: State, pace: float) -> State:
         """Run the rounds after `number`; each is evaluated while the next one trains."""
@@ -219,6 +230,8 @@ class Part:
                 free = self._free(roster, current)
                 outcome = await run_round(current, graph, state, free, settings, self.emit, earlier, self._joiner)
                 self._tell(current, outcome.choice)
+                self._against.append(outcome.against)
+                self._advise(current, advice.on_directions(self._against, self._inputs.federation))
                 slices = self._slices(current, state.weights)
                 if outcome.aggregated:  # else there is nothing new to keep, and --resume may do the round again
                     earlier, state = state.weights, outcome.state
@@ -300,6 +313,8 @@ class Part:
         started = self._loop.time()
         counted = await asyncio.to_thread(self._judges[self._images], slices, weights)
         self.emit(self._evaluated(number, self._images, counted, self._loop.time() - started))
+        rounds = [row.accuracy for row in history(self._journal.lines) if row.round > 0]
+        self._advise(number, advice.on_slices(rounds, self._inputs.graph.classes, self._inputs.federation))
 
     def _evaluated(self, number: int, images: Images, counted: dict[str, Confusion], seconds: float) -> Evaluated:
         shares = {tier: accuracy(matrix) for tier, matrix in counted.items()}

@@ -27,6 +27,7 @@ HUGE_ALONE = 100.0  # times the norm of the weights, or of steps along gradients
 TINY = 0.1  # of the usual norm: what is smaller may point anywhere, and does no harm
 AGREED = 0.12  # median cosine from which on the nodes are said to go one way
 OPPOSED = -0.1  # cosine below which a node then goes another one
+AGAINST = 0.0  # cosine with each of the others, below which an update is told of: no honest one's largest is
 PLACES = 1 << 14  # of a tensor, at most: a thousand nodes take 64 MB and seconds, whatever the model
 BLOCK = 1 << 11  # of them at a time in float64
 
@@ -41,8 +42,16 @@ class Suspect:
     reach: float  # learning rate × steps: how far they go along gradients of norm 1
 
 
-def implausible(suspects: Sequence[Suspect], graph: Graph, weights: Weights, earlier: Weights | None) -> dict[str, str]:
-    """Return which nodes' updates are not to be believed and why, in words that follow the name and a colon.
+@dataclass(frozen=True)
+class Verdict:
+    """What is thought of a round's contributions."""
+
+    refused: dict[str, str]  # nodes whose updates are not to be believed, and why: words that follow a name and a colon
+    against: tuple[str, ...]  # other nodes, whose updates point away from every other
+
+
+def judge(suspects: Sequence[Suspect], graph: Graph, weights: Weights, earlier: Weights | None) -> Verdict:
+    """Judge all contributions of a round beside each other.
 
     `weights`: the global ones that the round began with; `earlier`: those before the last step, if there was one.
     """
@@ -59,8 +68,14 @@ def implausible(suspects: Sequence[Suspect], graph: Graph, weights: Weights, ear
             found[suspect.contribution.node] = reason
     kept = [index for index, each in enumerate(suspects) if each.contribution.node not in found]
     rest = [suspects[index].contribution for index in kept]
-    views = _views(rest, graph, weights, earlier)
-    return found | _opposed(rest, [norms[index] for index in kept], views)
+    if len(rest) <= WITNESSES:
+        return Verdict(found, ())
+    pairs, last = _cosines(rest, graph, weights, earlier)
+    found |= _opposed(rest, [norms[index] for index in kept], _views(pairs, last))
+    np.fill_diagonal(pairs, -1)
+    away = pairs.max(axis=1) < AGAINST
+    against = tuple(each.node for each, is_away in zip(rest, away, strict=True) if is_away and each.node not in found)
+    return Verdict(found, against)
 
 
 def _huge(index: int, suspects: Sequence[Suspect], norms: Sequence[float], held: float) -> str:
@@ -88,8 +103,6 @@ def _opposed(
     Only views in which the others agree count, and none may speak for the update. Where they agree in none, as at the
     end of a training on unlike data, nobody is judged.
     """
-    if len(contributions) <= WITNESSES:
-        return {}
     agreed = [(what, cosines) for what, cosines in views if np.median(cosines) >= AGREED]
     found = {}
     for index, contribution in enumerate(contributions):
@@ -106,19 +119,24 @@ def _opposed(
     return found
 
 
-def _views(
+def _views(pairs: Flat, last: list[float]) -> Iterator[tuple[str, list[float]]]:
+    """Yield what the updates can be compared with, in words, and the cosine of each; as `_cosines` has them."""
+    yield "the other updates", [_median_of_others(row, index) for index, row in enumerate(pairs.tolist())]
+    if last:
+        yield "the model's last step", last
+
+
+def _cosines(
     contributions: Sequence[Contribution], graph: Graph, weights: Weights, earlier: Weights | None
-) -> Iterator[tuple[str, list[float]]]:
-    """Yield what the updates can be compared with, in words, and the cosine of each."""
+) -> tuple[Flat, list[float]]:
+    """Return the cosine of each two updates, [nodes, nodes], and of each with the model's last step, if there was
+    one."""
     everyone, count = [*contributions], len(contributions)
     if earlier is not None:
         step = [new - old for tensor, new, old in zip(graph.tensors, weights, earlier, strict=True) if tensor.trainable]
         everyone.append(Contribution("", sub_model(graph, Tier("all", 1.0)), step, 0, ()))
     pairs = _pairs(everyone, [index for index, tensor in enumerate(graph.tensors) if tensor.trainable], weights)
-    others = pairs[:count, :count].tolist()
-    yield "the other updates", [_median_of_others(row, index) for index, row in enumerate(others)]
-    if earlier is not None:
-        yield "the model's last step", pairs[:count, count].tolist()
+    return pairs[:count, :count], [] if earlier is None else pairs[:count, count].tolist()
 
 
 def _pairs(contributions: Sequence[Contribution], trainable: Sequence[int], weights: Weights) -> Flat:

@@ -27,6 +27,7 @@ from coordinator.events import (
     RunEnded,
     RunStarted,
     StoppedEarly,
+    Warned,
 )
 from coordinator.live import View, Watcher, notice, svg
 
@@ -124,6 +125,10 @@ def test_what_befalls_a_node_is_said_and_shown(event: Event, state: str, line: s
     view = _view([*_upto(RoundStarted, 2), event])
     assert re.search(rf"big +esp32dev +expanded +{state} ", _text(view))
     assert notice(event) == line
+
+
+def test_what_is_wrong_with_the_run_is_said() -> None:
+    assert notice(Warned(3, "dead micro", "tier micro is dead")) == "warning: tier micro is dead"
 
 
 def test_a_node_that_is_not_back_stays_lost() -> None:

@@ -8,7 +8,7 @@ import pytest
 from codegen.graph import Graph, Layer
 from codegen.tiers import Tier, sub_model
 from coordinator.aggregation import Contribution, Weights
-from coordinator.aggregation.plausibility import PLACES, Suspect, _pairs, implausible
+from coordinator.aggregation.plausibility import PLACES, Suspect, _pairs, judge
 
 HIDDEN = Layer("hidden", "dense", (1, 1, 40), (1, 1, 16), slope=0.1, bias=True, trainable=True)
 LOGITS = Layer("logits", "dense", (1, 1, 16), (1, 1, 3), bias=True, trainable=True)
@@ -93,7 +93,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_who_is_believed(case: str) -> None:
     suspects, earlier, expected = CASES[case]
-    found = implausible(suspects, GRAPH, WEIGHTS, earlier)
+    found = judge(suspects, GRAPH, WEIGHTS, earlier).refused
     assert found.keys() == expected.keys()
     for node, reason in expected.items():
         assert reason in found[node]
@@ -102,7 +102,7 @@ def test_who_is_believed(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_the_order_changes_no_verdict(case: str) -> None:
     suspects, earlier, expected = CASES[case]
-    assert implausible(suspects[::-1], GRAPH, WEIGHTS, earlier).keys() == expected.keys()
+    assert judge(suspects[::-1], GRAPH, WEIGHTS, earlier).refused.keys() == expected.keys()
 
 
 def test_cosines_are_of_what_two_nodes_share() -> None:
@@ -137,10 +137,29 @@ def test_large_tensors_are_judged_by_a_sample() -> None:
         sign = -1 if node == 5 else 1
         whole = [sign * way + rng.normal(size=way.shape).astype(np.float32) for way in common]
         nodes.append(Contribution(f"node-{node}", cuts[node % 2], cuts[node % 2].cut(whole), 10, (1,) * 8))
-    found = implausible([Suspect(each, REACH) for each in nodes], graph, common, None)
+    found = judge([Suspect(each, REACH) for each in nodes], graph, common, None).refused
     assert list(found) == ["node-5"] and "the other way" in found["node-5"]
     pairs = _pairs(nodes, range(2), common)
     for row, column in product(range(1, 8, 2), repeat=2):
         one, other = (np.concatenate([part.ravel() for part in nodes[at].delta]).astype(float) for at in (row, column))
         exact = one @ other / np.sqrt((one @ one) * (other @ other))
         assert pairs[row, column] == pytest.approx(exact, abs=0.03)
+
+
+AGAINST: dict[str, tuple[list[Suspect], tuple[str, ...]]] = {
+    "honest": (HONEST, ()),
+    "one that is refused": ([*HONEST, suspect(9, common=-1.0)], ()),
+    "one that is too short to be refused": ([*HONEST, suspect(9, common=-1.0, scale=0.05)], ("node-9",)),
+    "where the others agree too little": (
+        [*(suspect(seed, common=0.3) for seed in range(50, 56)), suspect(9, common=-1.0)],
+        ("node-9",),
+    ),
+    "among too few": ([*HONEST[:2], suspect(9, common=-1.0)], ()),
+    "nobody": ([], ()),
+}
+
+
+@pytest.mark.parametrize("case", AGAINST)
+def test_who_points_away_from_every_other(case: str) -> None:
+    suspects, expected = AGAINST[case]
+    assert judge(suspects, GRAPH, WEIGHTS, None).against == expected

@@ -23,6 +23,7 @@ from coordinator.events import (
     PlanNoted,
     RoundAggregated,
     StoppedEarly,
+    Warned,
 )
 from coordinator.journal import Journal
 from coordinator.live import notice
@@ -144,11 +145,13 @@ def test_what_is_the_same_in_many_rounds_is_said_once(tmp_path: Path) -> None:
     barren = [RoundAggregated(number, (), False, "nobody answered", 1.0) for number in (3, 4)]
     stopped = StoppedEarly(6, "it is no better")
     with Journal(_run(tmp_path / "run", [RUN[0], *gone, other, *barren, stopped]), resume=True) as journal:
+        journal.write(Warned(5, "labels", "tiers see different labels"))
         assert warnings(journal.lines) == [
             "Rounds 2 to 4, 6 went on without small: the port vanished.",
             "Round 5 went on without small: it fell silent.",
             "Nothing was aggregated in rounds 3, 4: nobody answered.",
             "The run ended after round 6: it is no better.",
+            "After round 5: tiers see different labels.",
         ]
 
 
