@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -100,8 +100,9 @@ def clipped(contributions: Sequence[Contribution], graph: Graph) -> list[Contrib
     """
     squares, typical = np.zeros(len(contributions)), np.zeros(len(contributions))
     for _, _, table in tables(graph, contributions):
-        squares += np.nansum(table.astype(np.float64) ** 2, axis=1)
-        typical += np.where(np.isnan(table), 0, _typical(table)).sum(axis=1)
+        held = ~np.isnan(table)
+        squares += np.square(np.where(held, table, 0), dtype=np.float64).sum(axis=1)
+        typical += held @ _typical(table)
     lengths = np.sqrt(_ratio(squares, typical))
     limit = CLIP * float(np.median(lengths)) if len(lengths) else math.inf
     return [
@@ -149,12 +150,12 @@ def _liars(faulty: float, counts: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     return np.asarray(np.ceil(faulty * counts - 1e-9), np.intp)  # 0.2 of 35 is 7, not a little more
 
 
-def _ordered(table: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
+def _ordered(table: Table) -> tuple[Table, npt.NDArray[np.intp]]:
     """Return the columns in order, NaN last, and how many of each are not."""
     return np.sort(table, axis=0), (~np.isnan(table)).sum(axis=0)
 
 
-def _middle(ordered: npt.NDArray[Any], counts: npt.NDArray[np.intp]) -> Flat:
+def _middle(ordered: Table, counts: npt.NDArray[np.intp]) -> Flat:
     low, high = (
         np.take_along_axis(ordered, at[None], axis=0)[0] for at in (np.maximum(counts - 1, 0) // 2, counts // 2)
     )
@@ -163,9 +164,9 @@ def _middle(ordered: npt.NDArray[Any], counts: npt.NDArray[np.intp]) -> Flat:
 
 def _typical(table: Table) -> Flat:
     """Return the median of the squares of each column, the lower of two; 0 for an empty one."""
-    ordered, counts = _ordered(table.astype(np.float64) ** 2)
-    middle = np.take_along_axis(ordered, np.maximum(counts - 1, 0)[None] // 2, axis=0)[0]
-    return np.where(counts > 0, middle, 0.0)
+    ordered, counts = _ordered(np.abs(table))
+    middle = np.take_along_axis(ordered, np.maximum(counts - 1, 0)[None] // 2, axis=0)[0].astype(np.float64)
+    return np.where(counts > 0, middle**2, 0.0)
 
 
 def _ratio(squares: Flat, typical: Flat) -> Flat:
