@@ -211,12 +211,12 @@ def first_weights(hidden: int) -> Weights:
 
 def judge(graph: Graph, weights: Weights, updates: Updates, encoding: Encoding) -> None:
     """Look at every update's values, and judge them beside each other, as a run does."""
-    from coordinator.aggregation.plausibility import Suspect, implausible
+    from coordinator.aggregation.plausibility import Suspect, judge
 
     suspects = [Suspect(each, 10.0) for each in contributions(updates, encoding)]
     for suspect in suspects:
         suspect.contribution.delta.check()  # type: ignore[attr-defined]
-    implausible(suspects, graph, weights, [0.99 * tensor for tensor in weights])
+    judge(suspects, graph, weights, [0.99 * tensor for tensor in weights])
 
 
 def peak(call: Callable[[], Any]) -> int:
