@@ -39,7 +39,7 @@ class Evaluator:
 
     def __init__(self, images: npt.NDArray[np.float32], labels: npt.NDArray[Any], graph: Graph) -> None:
         """Take images [n, ...] as the model sees them, and their labels [n]."""
-        self._images = images.reshape(-1, *graph.input_shape)
+        self._images = images
         self._labels = labels.astype(np.int64)
         self._classes = graph.classes
         self._predictors: dict[Graph, tuple[Any, Callable[[Any], Any]]] = {}
@@ -58,7 +58,8 @@ class Evaluator:
         counted = np.zeros(self._classes**2, np.int64)
         for start in range(0, len(self._labels), BATCH):
             block = slice(start, start + BATCH)
-            cells = self._labels[block] * self._classes + predict(self._images[block]).numpy()
+            images = self._images[block].reshape(-1, *cut.graph.input_shape)
+            cells = self._labels[block] * self._classes + predict(images).numpy()
             counted += np.bincount(cells, minlength=len(counted))
         return counted.reshape(self._classes, self._classes)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from codegen.graph import Graph
-    from codegen.tiers import Tier
+    from codegen.tiers import SubModel, Tier
 
 
 class GlobalModel(NamedTuple):
@@ -49,6 +49,13 @@ class OwnModel(NamedTuple):
     graph: Graph
     weights: list[np.ndarray]
     tier: Tier
+
+    @property
+    def cut(self) -> SubModel:
+        """The tier's sub-model."""
+        from codegen.tiers import sub_model
+
+        return sub_model(self.graph, self.tier)
 
 
 def own_models(federation: Federation, graph: Graph) -> dict[str, OwnModel]:

@@ -136,9 +136,11 @@ class Summary:
     weights_sha256: str
 
 
-def trained(federation: Federation, weights: Sequence[npt.NDArray[np.float32]]) -> keras.Model:
-    """Return the user's own model with the weights of the run."""
-    model = load_keras(federation.model_path, federation.seed)
+def trained(
+    federation: Federation, weights: Sequence[npt.NDArray[np.float32]], own: str | None = None
+) -> keras.Model:
+    """Return the user's own model with the weights of the run; `own`: one that nodes have of their own, by its name."""
+    model = load_keras(federation.own_models[own] if own else federation.model_path, federation.seed)
     model.set_weights(weights)
     return model
 
@@ -151,14 +153,16 @@ def write_keras(model: keras.Model, path: Path) -> None:
     temporary.unlink()
 
 
-def headers(inputs: Inputs, weights: Sequence[npt.NDArray[np.float32]]) -> dict[str, str]:
-    """Return model.h of every tier, for a board that has it, or the largest board if none has."""
+def headers(inputs: Inputs, state: State) -> dict[str, str]:
+    """Return model.h of every tier and of every model of a node's own, for a board that has it, or the largest board
+    if none has."""
     federation, graph = inputs.federation, inputs.graph
     tiers, settings = federation.tier_list(), federation.plan_settings()
     chosen = {made.sub_model.tier.name: made for made in inputs.plans.values()}
     largest = max(boards.all_boards(), key=lambda board: (board.ram, board.flash))
     plans = {tier.name: chosen.get(tier.name) or plan(largest, graph, tiers, tier, settings) for tier in tiers}
-    return {name: model_header(made, weights) for name, made in plans.items()}
+    plans |= {name: chosen[name] for name in inputs.own}
+    return {name: model_header(made, state.own.get(name, state.result)) for name, made in plans.items()}
 
 
 def summarise(inputs: Inputs, lines: Sequence[Line], fingerprint: str, digest: str, seconds: float) -> Summary:

@@ -79,7 +79,7 @@ async def run(
     with Journal(folder, resume) as journal:
         part = Part(inputs, journal, judges, observer)
         state = await part.train(ports, pace, open_port, insecure)
-        return await asyncio.to_thread(part.finish, state.result)
+        return await asyncio.to_thread(part.finish, state)
 
 
 def enough(federation: Federation, roster: Roster, auto: bool) -> None:
@@ -244,7 +244,7 @@ class Part:
                     )
                 if evaluation is not None:
                     await evaluation
-                evaluation = asyncio.create_task(self._evaluate(current, state.result, slices))
+                evaluation = asyncio.create_task(self._evaluate(current, state, slices))
                 if training.patience:
                     await evaluation  # whether there is a next round hangs on it
             self._quarantine(roster.nodes, training.rounds + 1)
@@ -290,11 +290,11 @@ class Part:
         before = self._inputs.weights
         kept = {line["round"]: line for line in self._journal.events(CheckpointWritten) if line["round"] <= last}
         if 0 not in done:
-            await self._evaluate(0, before, self._slices(1, before))
+            await self._evaluate(0, self._inputs.state, self._slices(1, before))
         for number, line in sorted(kept.items()):
             after = self._journal.read_checkpoint(line, self._inputs.shapes)
             if after is not None and number not in done:
-                await self._evaluate(number, after.result, self._slices(number, before))
+                await self._evaluate(number, after, self._slices(number, before))
             before = after.weights if after is not None else before
 
     def _fruitless(self, number: int) -> bool:
@@ -309,12 +309,20 @@ class Part:
             held = f"{100 * best.accuracy:.2f} % of the validation images after round {best.round}"
             self.emit(StoppedEarly(number, f"{held} is still the best, {patience} rounds later (patience)"))
 
-    async def _evaluate(self, number: int, weights: Weights, slices: Sequence[SubModel]) -> None:
+    async def _evaluate(self, number: int, state: State, slices: Sequence[SubModel]) -> None:
         started = self._loop.time()
-        counted = await asyncio.to_thread(self._judges[self._images], slices, weights)
+        counted = await asyncio.to_thread(self._answers, self._images, slices, state)
         self.emit(self._evaluated(number, self._images, counted, self._loop.time() - started))
         rounds = [row.accuracy for row in history(self._journal.lines) if row.round > 0]
         self._advise(number, advice.on_slices(rounds, self._inputs.graph.classes, self._inputs.federation))
+
+    def _answers(self, images: Images, slices: Sequence[SubModel], state: State) -> dict[str, Confusion]:
+        """Return what every tier's slice answers, and every model that nodes have of their own."""
+        judge = self._judges[images]
+        counted = judge(slices, state.result)
+        for name, own in self._inputs.own.items():
+            counted |= judge([own.cut], state.own[name])
+        return counted
 
     def _evaluated(self, number: int, images: Images, counted: dict[str, Confusion], seconds: float) -> Evaluated:
         shares = {tier: accuracy(matrix) for tier, matrix in counted.items()}
@@ -333,30 +341,32 @@ class Part:
         order = channel_order(graph, select, number, before)
         return [sub_model(graph, tier, order) for tier in nested(graph, self._inputs.federation.tier_list())]
 
-    def finish(self, weights: Weights) -> Summary:
-        """Write the model, the headers, the summary and the report: of the best round by the validation images, or
-        else of `weights`, the last round's."""
-        folder = self._journal.folder
-        weights = self._chosen(weights)
-        write_keras(trained(self._inputs.federation, weights), folder / "global.keras")
-        for tier, header in headers(self._inputs, weights).items():
+    def finish(self, state: State) -> Summary:
+        """Write the models, the headers, the summary and the report: of the best round by the validation images, or
+        else of `state`, the last round's."""
+        folder, federation = self._journal.folder, self._inputs.federation
+        state = self._chosen(state)
+        write_keras(trained(federation, state.result), folder / "global.keras")
+        for name, weights in state.own.items():
+            write_keras(trained(federation, weights, name), folder / f"model_{name}.keras")
+        for tier, header in headers(self._inputs, state).items():
             write_durably(folder / f"model_{tier}.h", header.encode())
-        return self.end(weights)
+        return self.end(state.result)
 
-    def _chosen(self, weights: Weights) -> Weights:
-        """Return the weights of the best round by the validation images, having put them to the test; without such
-        images, `weights`. A round whose checkpoint is gone is passed over."""
+    def _chosen(self, state: State) -> State:
+        """Return the state after the best round by the validation images, having put it to the test; without such
+        images, `state`. A round whose checkpoint is gone is passed over."""
         kept = {line["round"]: line for line in self._journal.events(CheckpointWritten)}
         for best in ranking(self._journal.lines, self._inputs.federation.training.rounds):
             line = kept.get(best.round)
             found = None if line is None else self._journal.read_checkpoint(line, self._inputs.shapes)
-            chosen = self._inputs.weights if best.round == 0 else None if found is None else found.result
+            chosen = self._inputs.state if best.round == 0 else found
             if chosen is not None:
                 before = self._earlier(best.round) or self._inputs.weights
-                counted = self._judges["test"](self._slices(max(best.round, 1), before), chosen)
+                counted = self._answers("test", self._slices(max(best.round, 1), before), chosen)
                 self.emit(self._evaluated(best.round, "test", counted, 0.0))
                 return chosen
-        return weights
+        return state
 
     def end(self, weights: Weights) -> Summary:
         """Journal that the run is over; write the summary and the report."""
