@@ -100,22 +100,21 @@ class Joiner:
         """Return the state after round `number`, which began with `state`. Raises CompilerError, and RunFailed if
         its weights are not finite."""
         choice = self.choose(state, contributions)
-        own = self._means(state, contributions)
-        weights, server = own.pop(GLOBAL, state.weights), state.server
-        if choice.method == "distillation":
-            weights = state.weights
-        else:
-            weights, server = self._server.step(state.weights, weights, state.server)
+        models, server = {GLOBAL: state.weights, **state.own}, state.server
+        if choice.method != "distillation":
+            models |= self._means(state, contributions)
+            models[GLOBAL], server = self._server.step(state.weights, models[GLOBAL], state.server)
         targets = self._targets(state, contributions) if self._teaches(choice) else None
         if targets is not None and choice.method != "substructure":
-            weights = self._distilled(number, weights, targets)
-        if not all(np.isfinite(tensor).all() for tensor in weights):
+            models = {name: self._distilled(number, name, weights, targets) for name, weights in models.items()}
+        if not all(np.isfinite(tensor).all() for weights in models.values() for tensor in weights):
             raise RunFailed(
                 f"round {number} ended in weights that are not finite; lower learning_rate of [proxy], or "
                 "server_learning_rate of [aggregation]"
             )
+        weights = models.pop(GLOBAL)
         average = averaged(state.average, weights, self._aggregation.average)
-        return Joined(State(weights, targets, average, server, {**state.own, **own}), choice)
+        return Joined(State(weights, targets, average, server, models), choice)
 
     def _means(self, state: State, contributions: Sequence[Contribution]) -> dict[str, Weights]:
         """Return what can be averaged with each other: the weights of every model that somebody trained, by name."""
@@ -147,11 +146,11 @@ class Joiner:
             ensemble.add(models[name].logits(each.sub_model, tensors, self._images))
         return ensemble.targets()
 
-    def _distilled(self, number: int, weights: Weights, targets: Targets) -> Weights:
+    def _distilled(self, number: int, name: str, weights: Weights, targets: Targets) -> Weights:
         from coordinator.aggregation.distillation import Lesson, distil
 
         lesson = Lesson(self._proxy.epochs, self._proxy.learning_rate, (self._seed, number))
-        return distil(self._models()[GLOBAL], weights, self._images, targets, lesson)
+        return distil(self._models()[name], weights, self._images, targets, lesson)
 
 
 def joiner(inputs: Inputs) -> Joiner:
