@@ -64,6 +64,7 @@ class Training:
     samples_per_node: int = 0  # that a board with a sensor keeps
     keyed: frozenset[str] = frozenset()  # boards, by their ids, of nodes that have a key
     proxy: int = 0  # unlabelled images that a board rehearses, if it has room for so many
+    shift: int = 0  # pixels by which images are moved at random, where there is a place for that
     rehearsals: int = 0  # of each of them in an epoch
 
     @property
@@ -107,6 +108,7 @@ class Plan:
     flash: int
     reason: str = ""  # why it does not fit, and which tier would
     proxy: int = 0  # unlabelled images that it holds, to be rehearsed
+    shifts: bool = False  # a place for an image that is moved
 
     @property
     def kernel(self) -> str:
@@ -287,7 +289,7 @@ def _plan(board: Board, graph: Graph, ordered: Sequence[Tier], tier: Tier, train
                 board, own, widths, graphs, training, accumulates, keeps_origin, tuple(arrays), parts, flash
             )  # fmt: skip
             if found.fits:
-                return _with_proxy(found)
+                return _with_shift(_with_proxy(found))
     return found
 
 
@@ -300,6 +302,18 @@ def _with_proxy(found: Plan) -> Plan:
     parts = {**found.ram_parts, array.name: array.bytes, proxies.REHEARSAL: proxies.state_bytes(found)}
     flash = found.flash + proxies.code_bytes(found.board.training.env)
     return replace(found, proxy=count, arrays=(*found.arrays, array), ram_parts=parts, flash=flash)
+
+
+def _with_shift(found: Plan) -> Plan:
+    """Return the plan with a place for an image that is moved, if it is wanted and there is room for it."""
+    graph = found.sub_model.graph
+    pictures = min(graph.input_shape[:2]) > 1
+    in_memory = found.board.training.env != AVR  # where kernels read samples from flash, they read none from RAM
+    if not (found.training.shift and pictures and in_memory and found.ram + graph.features <= found.ram_limit):
+        return found
+    array = Array("model_shifted", graph.features, "ram")
+    parts = {**found.ram_parts, array.name: array.bytes}
+    return replace(found, shifts=True, arrays=(*found.arrays, array), ram_parts=parts)
 
 
 def _own_and_narrower(graph: Graph, ordered: Sequence[Tier], tier: Tier) -> tuple[Tier, ...]:

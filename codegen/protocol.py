@@ -282,6 +282,8 @@ class Setup(Message):
     encoding: u8  # wanted for the update
     nested: u8  # 1: train every narrower width as well
     rehearsals: u8 = 0  # times that each proxy image the node holds is trained on in an epoch
+    max_norm: f32 = 0.0  # bound of a batch's mean gradient, where there is a gradient buffer; 0: none
+    shift: u8 = 0  # pixels by which each image is moved at random, at most, where the node has a place for that
 
 
 @dataclass(frozen=True)

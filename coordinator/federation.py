@@ -130,14 +130,18 @@ class Training(Table):
     batch: Annotated[int, Field(ge=1, le=255)] = 8
     learning_rate: Positive = 0.1
     learning_rate_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # factor a round
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"  # linear: to 0 behind the last round
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    max_gradient_norm: Annotated[float, Field(ge=0, allow_inf_nan=False, lt=1e30)] = 0.0  # of a batch; 0: no bound
+    shift: Annotated[int, Field(ge=0, le=16)] = 0  # pixels by which a node moves its images at random, at most
     nested: bool = True
     logit_adjustment: bool = True
     patience: Annotated[int, Field(ge=0, le=65_535)] = 0  # rounds that need not be better on validation; 0: any
 
     def rate(self, round_number: int) -> float:
         """Return the learning rate of a round, counted from 1."""
-        return self.learning_rate * self.learning_rate_decay ** (round_number - 1)
+        done = (round_number - 1) / self.rounds if self.learning_rate_schedule == "linear" else 0.0
+        return self.learning_rate * self.learning_rate_decay ** (round_number - 1) * (1 - done)
 
 
 class Proxy(Table):
@@ -351,7 +355,8 @@ class Federation(Table):
         sources = {entry.board: entry.source for entry in self.entries if entry.source != "flash"}
         return PlanTraining(
             training.batch, training.momentum, training.nested, self.link.encoding, self.data.range, sources,
-            self.data.samples_per_node, keyed, self.proxy.images if self.proxy.rehearsals else 0, self.proxy.rehearsals,
+            self.data.samples_per_node, keyed, proxy=self.proxy.images if self.proxy.rehearsals else 0,
+            rehearsals=self.proxy.rehearsals, shift=training.shift,
         )  # fmt: skip
 
 

@@ -185,6 +185,7 @@ class LinkNode:
         return Setup(
             order.round, order.seed, order.learning_rate, order.momentum, order.epochs, order.batch,
             self.encoding(order.encoding), order.nested, order.rehearsals if self._targets(order) else 0,
+            order.max_norm, order.shift if self.plan.shifts else 0,
         )  # fmt: skip
 
     async def _set_up(self, session: Session, order: Order) -> None:

@@ -34,6 +34,9 @@ GRACE_SECONDS = 10.0
 RETURN_SECONDS = 2.0  # of every later round: it may be there again
 LOOK_SECONDS = 0.25
 
+SMOOTHING = 0.1  # added to each label's share; with 0.001 `shards` and `tier` lose 2 to 5 points (docs/experiments.md)
+LEAST_VARIETY = 3.0  # labels; images of a node that has fewer stay where they are
+
 
 @dataclass(frozen=True)
 class Order:
@@ -51,6 +54,8 @@ class Order:
     weights: bytes  # the sub-model's trainable tensors, as codegen.weights packs them
     rehearsals: int = 0  # times that each proxy image which the node holds is trained on in an epoch
     targets: Targets | None = None  # of all proxy images; a node takes its first plan.proxy rows
+    max_norm: float = 0.0  # bound of a batch's mean gradient; 0: none
+    shift: int = 0  # pixels by which images are moved at random, at most
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,8 @@ class Settings:
     min_nodes: int
     most_samples: int  # that a node can have
     plausible: bool = True  # only what is plausible beside the others' updates is aggregated
+    max_norm: float = 0.0  # bound of a batch's mean gradient; 0: none
+    shift: int = 0  # pixels by which a node moves its images at random, if its labels vary
     rehearsals: int = 0  # times that a node trains each of its proxy images in an epoch
     pace: float = 1.0  # how many times slower than its plan a node may be besides: emulators are
 
@@ -318,16 +325,17 @@ def make_order(node: Node, number: int, packed: bytes, targets: Targets | None, 
         encoding=settings.encoding,
         adjustment=None,
         weights=packed,
+        max_norm=settings.max_norm,
         rehearsals=settings.rehearsals if rehearses else 0,
         targets=targets if rehearses else None,
     )
 
 
 def adjusted(order: Order, node: Node, settings: Settings) -> Order:
-    """Return the order with the logit adjustment for the labels that the node has now."""
-    if not settings.logit_adjustment:
-        return order
-    return replace(order, adjustment=logit_adjustment(node.label_counts))
+    """Return the order with what depends on the labels that the node has now: logit adjustment and shift."""
+    counts = node.label_counts
+    order = replace(order, shift=settings.shift if variety(counts) >= LEAST_VARIETY else 0)
+    return replace(order, adjustment=logit_adjustment(counts)) if settings.logit_adjustment else order
 
 
 def check(update: Update, order: Order, cut: SubModel, node: Node, most_samples: int) -> None:
@@ -360,10 +368,18 @@ def node_seed(seed: int, name: str, number: int) -> int:
 
 
 def logit_adjustment(label_counts: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Return the logarithm of a node's label shares, smoothed by one sample a class and centred: [classes], mean 0.
+    """Return the logarithm of a node's label shares, smoothed and centred: [classes], mean 0.
 
-    Added to the logits in the loss, it takes from the node's labels the blame for being rare (Menon et al. 2021).
+    Added to the logits in the loss, it takes from the node's labels the blame for being rare (Menon et al. 2021). The
+    smoothing keeps some of it for labels that the node has not: else nothing would hold their logits.
     """
-    counts = np.asarray(label_counts, np.float64) + 1
-    logs = np.log(counts / counts.sum())
+    counts = np.asarray(label_counts, np.float64)
+    logs = np.log(counts / max(1.0, counts.sum()) + SMOOTHING)
     return np.asarray(logs - logs.mean(), np.float32)
+
+
+def variety(label_counts: Sequence[int]) -> float:
+    """Return how many labels a node has, counted by their shares: the exponential of their entropy, 1 to classes."""
+    shares = np.asarray([count for count in label_counts if count], np.float64)
+    shares /= max(1.0, shares.sum())
+    return float(np.exp(-np.sum(shares * np.log(shares))))

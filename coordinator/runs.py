@@ -113,6 +113,8 @@ def round_settings(federation: Federation) -> Settings:
         min_nodes=aggregation.min_nodes,
         most_samples=federation.data.samples_per_node,
         plausible=aggregation.quarantine > 0,
+        max_norm=training.max_gradient_norm,
+        shift=training.shift,
         rehearsals=federation.proxy.rehearsals,
     )
 

@@ -24,5 +24,6 @@ HOST = Board(
 
 def host_plan(graph: Graph, tiers: Sequence[Tier], training: Training) -> Plan:
     """Return the plan of the widest tier, which holds all others, with a gradient buffer. Raises TierError."""
-    settings = replace(training, batch=2, momentum=0.0, encoding="weights", sources={}, keyed=frozenset(), proxy=0)
+    changes = {"batch": 2, "momentum": 0.0, "encoding": "weights", "sources": {}, "keyed": frozenset()}
+    settings = replace(training, **changes, proxy=0, shift=0)  # type: ignore[arg-type]
     return plan(HOST, graph, tiers, nested(graph, tiers)[0], settings)

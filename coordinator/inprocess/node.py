@@ -62,7 +62,7 @@ class InProcessNode:
         setup = Setup(
             round=order.round, seed=order.seed, learning_rate=order.learning_rate, momentum=order.momentum,
             epochs=order.epochs, batch=order.batch, encoding=Encoding.WEIGHTS, nested=int(order.nested),
-            rehearsals=rehearsals,
+            rehearsals=rehearsals, max_norm=order.max_norm, shift=order.shift if self.plan.shifts else 0,
         )  # fmt: skip
         engine.weights = order.weights
         try:

@@ -41,3 +41,17 @@ void engine_update(float *weight, float *gradient, uint32_t count, float step, f
     }
 #endif
 }
+
+#if !ENGINE_FLOAT_AVR
+float engine_clip(const float *gradient, uint32_t count, float most)
+{
+    float square = 0.0f;
+    for (uint32_t i = 0; i < count; i++) {
+        square += gradient[i] * gradient[i];
+    }
+    if (!engine_is_finite(square) || !(square > most * most)) {
+        return 1.0f;
+    }
+    return most * engine_exp(-0.5f * engine_log(square));
+}
+#endif

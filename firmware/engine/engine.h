@@ -126,6 +126,9 @@ void engine_softmax(float *logits, uint16_t classes); /* in place */
  * otherwise it is the velocity: v = momentum * v + g, weight -= step * v (Sutskever et al. 2013). */
 void engine_update(float *weight, float *gradient, uint32_t count, float step, float momentum);
 
+/* What brings a gradient's norm down to `most`, at most 1 (Pascanu, Mikolov, Bengio 2013); 1 if it is not finite. */
+float engine_clip(const float *gradient, uint32_t count, float most);
+
 bool engine_is_finite(float x);
 float engine_exp(float x); /* relative error below 2e-7 on [-87, 88]; 0 below; infinity above; NaN stays NaN */
 float engine_log(float x); /* x > 0 normal; relative error below 2e-7 */

@@ -99,7 +99,8 @@ static bool is_usable(const struct link_frame *frame, const struct message_setup
         refuse(frame, ERROR_UNSUPPORTED, setup->encoding);
     } else if (setup->batch == 0 || setup->epochs == 0 || setup->learning_rate <= 0.0f) {
         refuse(frame, ERROR_UNSUPPORTED, 0);
-    } else if (!engine_is_finite(setup->learning_rate) || !engine_is_finite(setup->momentum)) {
+    } else if (!engine_is_finite(setup->learning_rate) || !engine_is_finite(setup->momentum) ||
+               !engine_is_finite(setup->max_norm)) {
         refuse(frame, ERROR_NOT_FINITE, 0);
     } else {
         return true;

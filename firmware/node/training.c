@@ -88,6 +88,27 @@ static float rehearse(uint32_t proxy)
 }
 #endif
 
+#if MODEL_SHIFTS
+/* The image moved by up to `shift` pixels both ways, drawn anew each time; what comes in is byte 0. */
+static const uint8_t *shifted(const uint8_t *bytes, uint8_t shift)
+{
+    const uint32_t draw = hash32(hash32(training.setup->seed) ^ training.done);
+    const uint16_t span = (uint16_t)(2 * shift + 1);
+    const int16_t down = (int16_t)((draw & UINT16_MAX) % span) - shift, right = (int16_t)((draw >> 16) % span) - shift;
+    const int16_t columns = (int16_t)(MODEL_COLUMNS - (right < 0 ? -right : right));
+    memset(model_shifted, 0, sizeof model_shifted);
+    for (int16_t row = 0; columns > 0 && row < MODEL_ROWS; row++) {
+        const int16_t from = row - down;
+        if (from >= 0 && from < MODEL_ROWS) {
+            memcpy(model_shifted + ((uint32_t)row * MODEL_COLUMNS + (right > 0 ? right : 0)) * MODEL_DEPTH,
+                   bytes + ((uint32_t)from * MODEL_COLUMNS + (right < 0 ? -right : 0)) * MODEL_DEPTH,
+                   (uint32_t)columns * MODEL_DEPTH);
+        }
+    }
+    return model_shifted;
+}
+#endif
+
 /* Forward, loss and backward at each width wanted; false if a loss is not finite. */
 static bool backprop(uint32_t index, float *loss)
 {
@@ -95,6 +116,11 @@ static bool backprop(uint32_t index, float *loss)
     uint16_t label = 0;
     const uint8_t *bytes = samples_get(index, &label);
     float weight = 1.0f;
+#if MODEL_SHIFTS
+    if (setup->shift > 0) {
+        bytes = shifted(bytes, setup->shift);
+    }
+#endif
 #if MODEL_FIXED
     const struct engine_sample sample = {.bytes = bytes}; /* what they are worth is compiled in */
     struct fixed_target target = {label, NULL, training_adjustment, 256};
@@ -131,7 +157,13 @@ static void step(bool epoch_ends)
 {
     training.in_batch++;
     if (epoch_ends || training.in_batch == training.setup->batch) {
-        model_update(training.setup->learning_rate / (float)training.in_batch, training.setup->momentum);
+        const struct message_setup *setup = training.setup;
+        const float samples = (float)training.in_batch;
+        float rate = setup->learning_rate / samples;
+        if (setup->max_norm > 0.0f) {
+            rate *= engine_clip(model_gradients, MODEL_PARAMETERS, setup->max_norm * samples);
+        }
+        model_update(rate, setup->momentum);
         training.in_batch = 0;
     }
 }

@@ -206,8 +206,8 @@ def test_text_cannot_command_a_terminal() -> None:
 
 
 def test_numbers_are_little_endian_without_gaps() -> None:
-    setup = Setup(0x0102, 3, 1.0, momentum=0.0, epochs=4, batch=5, encoding=6, nested=1, rehearsals=2)
-    assert setup.encode().hex() == "0201030000000000803f000000000405060102"
+    setup = Setup(0x0102, 3, 1.0, momentum=0.0, epochs=4, batch=5, encoding=6, nested=1, shift=2)
+    assert setup.encode().hex() == "0201030000000000803f0000000004050601000000000002"
 
 
 def _documented(message: type[Message]) -> str:
