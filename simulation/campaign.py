@@ -18,7 +18,7 @@ from pathlib import Path
 import boards
 from simulation.faults import DRAWN, draw
 from simulation.judge import OUTCOMES, judge
-from simulation.world import World
+from simulation.world import REHEARSING, World
 
 FOLDER = boards.PROJECT_ROOT / "build" / "simulation"
 CHUNK = 10  # seeds that a worker takes at a time
@@ -36,7 +36,7 @@ class Verdict:
 
 @cache
 def _world() -> World:
-    return World(FOLDER)
+    return World(FOLDER, REHEARSING)
 
 
 def try_seed(seed: int) -> Verdict:
