@@ -136,15 +136,17 @@ def test_planned_ram_and_flash_are_what_the_linker_maps(image: Image) -> None:
 
 
 @pytest.mark.parametrize("name", ["megaatmega2560", "nrf52840_dk_bare"])
-def test_what_streaming_takes_is_planned(name: str, core: Path, tmp_path: Path) -> None:
+def test_what_streaming_and_rehearsing_take_is_planned(name: str, core: Path, tmp_path: Path) -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     for file in ("model.py", "mnist-10k.npz"):
         text = text.replace(f'"{file}"', f'"{EXAMPLE.with_name(file)}"')
     path = tmp_path / "federation.toml"
-    path.write_text(text[: text.index("[aggregation]")] + f'[[nodes]]\nboard = "{name}"\nsource = "stream"\n')
+    text = text[: text.index("[aggregation]")] + "[proxy]\nimages = 200\n"
+    path.write_text(text + f'[[nodes]]\nboard = "{name}"\nsource = "stream"\n')
     described, board = federation.load(path), boards.load(name)
     plan = best(board, global_model(described).graph, described.tier_list(), described.plan_settings())
     linked = Linked(run_pio(PROJECT_ROOT, path, board, tmp_path, core), board.training.env)
+    assert linked.symbols["model_targets"] == 10 * plan.proxy > 0
     assert plan.flash == pytest.approx(linked.flash, rel=TOLERANCE)
     assert plan.ram - board.training.stack == pytest.approx(linked.ram, rel=TOLERANCE)
 
