@@ -1,4 +1,4 @@
-"""What the small boards train: a few features of each 4×4 patch, then a hidden layer; 1,734 parameters, 3.5 KB in fixed point."""
+"""What the small boards train: a few features of each 4×4 patch, then a hidden layer; 1,734 parameters."""
 
 import keras
 
