@@ -36,6 +36,7 @@ from .errors import FederationError
 from .federation_errors import FILE_NAME, PATTERNS, TIER_NAME, UNIQUE_ID, At, explain, syntax_error
 
 MAX_NODES = 10_000
+REHEARSED = 0.4  # turns of proxy images in an epoch to one of a node's own, if the file does not say how many
 MAX_FILE = 1 << 20  # bytes; a federation file is a page, and anything larger is not one
 
 Split = Literal["iid", "dirichlet", "shards", "owner"]
@@ -149,8 +150,8 @@ class Proxy(Table):
 
     images: Annotated[int, Field(ge=0, le=65_535)] = 200
     path: Annotated[str, Field(min_length=1)] | None = None  # None: training images of [data] that no node holds
-    rehearsals: Annotated[int, Field(ge=0, le=255)] = 2  # of each image in an epoch of a node
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = 20  # of the distillation
+    rehearsals: Annotated[int, Field(ge=0, le=255)] | None = None  # in an epoch; None: two turns to five of its own
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None  # of the distillation; None: 8,000 images' worth
     learning_rate: Positive = 0.001  # of the distillation
 
 
@@ -346,6 +347,16 @@ class Federation(Table):
         """Return the tiers as codegen takes them, in file order."""
         return tiers_from(self.tiers)
 
+    @property
+    def rehearsal(self) -> tuple[int, int]:
+        """How many of the proxy images a node holds at most, and how often it trains each in an epoch."""
+        images, rehearsals = self.proxy.images, self.proxy.rehearsals
+        if rehearsals is not None:
+            return (images, rehearsals) if images and rehearsals else (0, 0)
+        turns = max(1, round(REHEARSED * self.data.samples_per_node))
+        held = min(images, turns)
+        return held, min(255, round(turns / held)) if held else 0
+
     def plan_settings(self) -> PlanTraining:
         """Return what decides what a node's memory must hold: in this file, and who has a key."""
         from coordinator.keys import keyed_nodes
@@ -355,8 +366,8 @@ class Federation(Table):
         sources = {entry.board: entry.source for entry in self.entries if entry.source != "flash"}
         return PlanTraining(
             training.batch, training.momentum, training.nested, self.link.encoding, self.data.range, sources,
-            self.data.samples_per_node, keyed, proxy=self.proxy.images if self.proxy.rehearsals else 0,
-            rehearsals=self.proxy.rehearsals, shift=training.shift,
+            self.data.samples_per_node, keyed, proxy=self.rehearsal[0], rehearsals=self.rehearsal[1],
+            shift=training.shift,
         )  # fmt: skip
 
 

@@ -17,13 +17,15 @@ from coordinator.aggregation.server import Server, averaged
 from coordinator.aggregation.weighting import weighted
 from coordinator.errors import RunFailed
 from coordinator.federation import Aggregation, Method, Proxy
-from coordinator.skew import EVEN, skew
+from coordinator.skew import APART, skew
 from coordinator.state import State, Targets
 
 if TYPE_CHECKING:
     from coordinator.aggregation.ensemble import HostModel, Images
     from coordinator.results import Inputs
 
+AGREED = 0.96  # share of the proxy images of which the mean says what the ensemble does: distillation adds nothing
+PASSES = 8000  # images that a distillation goes over, if the file does not say how often
 GLOBAL = ""  # where a model that nodes have of their own has its name
 
 
@@ -82,29 +84,40 @@ class Joiner:
                 self._compiled = self._compile()
             return self._compiled
 
-    def choose(self, state: State, contributions: Sequence[Contribution]) -> Choice:
-        """Return the method of a round that begins with `state`, with these contributions."""
+    def choose(
+        self, state: State, contributions: Sequence[Contribution], weights: Weights, targets: Targets | None
+    ) -> Choice:
+        """Return the method of a round that began with `state`: the contributions' mean is `weights`, and `targets` is
+        what their ensemble says of the proxy images."""
         asked = self._aggregation.method
         if asked != "auto":
             return Choice(asked, "as the federation file has it")
-        if not len(self._images):
+        if targets is None:
             return Choice("substructure", "there is no proxy set")
         if any(model_of(each.sub_model, state) != GLOBAL for each in contributions):
             return Choice("hybrid", "some nodes have models of their own, which have no mean with the others")
-        found = skew([each.label_counts for each in contributions])
-        if found < EVEN:
-            return Choice("substructure", f"the nodes' labels are alike (skew {found:.2f}, less than {EVEN:g})")
-        return Choice("hybrid", f"the nodes' labels are unlike (skew {found:.2f}, {EVEN:g} or more)")
+        sizes = [each.sub_model.graph.parameters for each in contributions]
+        found = skew([each.label_counts for each in contributions], sizes)
+        if found >= APART:
+            return Choice("hybrid", f"some tiers learn from other labels than all have (skew {found:.2f} ≥ {APART:g})")
+        model = self._models()[GLOBAL]
+        model.load(weights)
+        alike = float((model.engine.logits(self._images).argmax(1) == targets.argmax(1)).mean())
+        if alike >= AGREED:
+            return Choice("substructure", f"the mean says what the ensemble does of {AGREED:.0%} of the proxy images")
+        return Choice("hybrid", f"the mean says what the ensemble does of less than {AGREED:.0%} of the proxy images")
 
     def join(self, number: int, state: State, contributions: Sequence[Contribution]) -> Joined:
         """Return the state after round `number`, which began with `state`. Raises CompilerError, and RunFailed if
         its weights are not finite."""
-        choice = self.choose(state, contributions)
-        models, server = {GLOBAL: state.weights, **state.own}, state.server
-        if choice.method != "distillation":
-            models |= self._means(state, contributions)
-            models[GLOBAL], server = self._server.step(state.weights, models[GLOBAL], state.server)
-        targets = self._targets(state, contributions) if self._teaches(choice) else None
+        models = {GLOBAL: state.weights, **state.own, **self._means(state, contributions)}
+        stepped, server = self._server.step(state.weights, models[GLOBAL], state.server)
+        targets = self._targets(state, contributions) if self._teaches() else None
+        choice = self.choose(state, contributions, stepped, targets)
+        if choice.method == "distillation":
+            models, server = {GLOBAL: state.weights, **state.own}, state.server
+        else:
+            models[GLOBAL] = stepped
         if targets is not None and choice.method != "substructure":
             models = {name: self._distilled(number, name, weights, targets) for name, weights in models.items()}
         if not all(np.isfinite(tensor).all() for weights in models.values() for tensor in weights):
@@ -131,10 +144,9 @@ class Joiner:
             made.add(each)
         return made.result()
 
-    def _teaches(self, choice: Choice) -> bool:
-        """Whether somebody is to learn from the ensemble: the global model, or nodes that were asked to rehearse."""
-        asked = self._aggregation.method != "auto" and self._proxy.rehearsals > 0
-        return len(self._images) > 0 and (choice.method != "substructure" or asked)
+    def _teaches(self) -> bool:
+        """Whether somebody may learn from the ensemble: the global model, or nodes that rehearse."""
+        return len(self._images) > 0 and (self._aggregation.method != "substructure" or self._proxy.rehearsals != 0)
 
     def _targets(self, state: State, contributions: Sequence[Contribution]) -> Targets:
         from coordinator.aggregation.ensemble import Ensemble, rebuilt
@@ -149,7 +161,8 @@ class Joiner:
     def _distilled(self, number: int, name: str, weights: Weights, targets: Targets) -> Weights:
         from coordinator.aggregation.distillation import Lesson, distil
 
-        lesson = Lesson(self._proxy.epochs, self._proxy.learning_rate, (self._seed, number))
+        epochs = self._proxy.epochs or -(-PASSES // len(self._images))
+        lesson = Lesson(epochs, self._proxy.learning_rate, (self._seed, number))
         return distil(self._models()[name], weights, self._images, targets, lesson)
 
 

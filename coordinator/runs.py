@@ -115,7 +115,7 @@ def round_settings(federation: Federation) -> Settings:
         plausible=aggregation.quarantine > 0,
         max_norm=training.max_gradient_norm,
         shift=training.shift,
-        rehearsals=federation.proxy.rehearsals,
+        rehearsals=federation.rehearsal[1],
     )
 
 

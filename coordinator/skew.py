@@ -1,24 +1,30 @@
-"""How unlike the nodes' labels are."""
+"""How unlike the labels are that a tier's parameters learn from."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-EVEN = 0.1  # skew below which nodes count as alike
+APART = 0.45  # skew from which the mean of the nodes is distilled from their ensemble in every round
 
 
-def skew(label_counts: Sequence[Sequence[int]]) -> float:
-    """Return how far the label shares of nodes [nodes][classes] lie from those of all together: 0, alike, to 1.
+def skew(label_counts: Sequence[Sequence[int]], sizes: Sequence[int]) -> float:
+    """Return how far the labels that some parameters learn from lie from all labels: 0, alike, to 1.
 
-    The mean over the nodes of the total variation distance, less what chance alone would make of so few samples.
+    label_counts: of nodes [nodes][classes]; sizes: of their sub-models. What only nodes of at least some size hold
+    learns from their labels alone. The largest total variation distance of such nodes' label shares from those of all,
+    less what chance alone would make of so few samples.
     """
-    counts = [row for row in label_counts if sum(row)]
+    counts = [(size, row) for size, row in zip(sizes, label_counts, strict=True) if sum(row)]
     if not counts:
         return 0.0
-    whole = math.fsum(sum(row) for row in counts)
-    shares = [math.fsum(column) / whole for column in zip(*counts, strict=True)]
-    return math.fsum(_distance(row, shares) for row in counts) / len(counts)
+    held = [_total([row for size, row in counts if size >= least]) for least in sorted({size for size, _ in counts})]
+    whole = sum(held[0])
+    return max(_distance(row, [count / whole for count in held[0]]) for row in held)
+
+
+def _total(rows: Sequence[Sequence[int]]) -> list[int]:
+    return [sum(column) for column in zip(*rows, strict=True)]
 
 
 def _distance(counts: Sequence[int], shares: Sequence[float]) -> float:
