@@ -73,9 +73,9 @@ MEASURED: Mapping[tuple[str, str], Code] = {  # by PlatformIO platform and arith
         270,
     ),
     ("nordicnrf52", "f32"): Code(
-        0,
+        300,
         {
-            "gradients": 358,
+            "gradients": 658,
             "origin": 812,
             "first dense": 0,
             "first conv2d": 1274,
@@ -129,6 +129,9 @@ SOURCES: Mapping[tuple[str, str], int] = {  # bytes more than with samples in fl
     ("nordicnrf52", "stream"): 344,
     ("nordicnrf52", "sensor"): 480,
 }
+
+SHIFT: Mapping[str, int] = {"nordicnrf52": 244}  # bytes of moving an image, by platform
+SHIFT_ELSEWHERE = 400  # at most, where nothing was measured
 
 KEYS: Mapping[str, int] = {  # bytes more with a key, by platform: BLAKE2s, handshake, MACs
     "atmelavr": 3320,  # measured 3,274 and 3,360

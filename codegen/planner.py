@@ -11,7 +11,7 @@ from typing import Literal
 
 from boards import Board
 from codegen import proxies
-from codegen.code_size import KEYS, SOURCES, code_bytes
+from codegen.code_size import KEYS, SHIFT, SHIFT_ELSEWHERE, SOURCES, code_bytes
 from codegen.graph import Graph
 from codegen.macs import step_macs
 from codegen.memory import buffers, fixed_buffers, place
@@ -313,7 +313,8 @@ def _with_shift(found: Plan) -> Plan:
         return found
     array = Array("model_shifted", graph.features, "ram")
     parts = {**found.ram_parts, array.name: array.bytes}
-    return replace(found, shifts=True, arrays=(*found.arrays, array), ram_parts=parts)
+    flash = found.flash + SHIFT.get(found.board.training.env, SHIFT_ELSEWHERE)
+    return replace(found, shifts=True, arrays=(*found.arrays, array), ram_parts=parts, flash=flash)
 
 
 def _own_and_narrower(graph: Graph, ordered: Sequence[Tier], tier: Tier) -> tuple[Tier, ...]:

@@ -42,7 +42,6 @@ void engine_update(float *weight, float *gradient, uint32_t count, float step, f
 #endif
 }
 
-#if !ENGINE_FLOAT_AVR
 float engine_clip(const float *gradient, uint32_t count, float most)
 {
     float square = 0.0f;
@@ -54,4 +53,3 @@ float engine_clip(const float *gradient, uint32_t count, float most)
     }
     return most * engine_exp(-0.5f * engine_log(square));
 }
-#endif

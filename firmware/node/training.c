@@ -94,15 +94,17 @@ static const uint8_t *shifted(const uint8_t *bytes, uint8_t shift)
 {
     const uint32_t draw = hash32(hash32(training.setup->seed) ^ training.done);
     const uint16_t span = (uint16_t)(2 * shift + 1);
-    const int16_t down = (int16_t)((draw & UINT16_MAX) % span) - shift, right = (int16_t)((draw >> 16) % span) - shift;
-    const int16_t columns = (int16_t)(MODEL_COLUMNS - (right < 0 ? -right : right));
+    const int16_t down = (int16_t)((int16_t)((draw & UINT16_MAX) % span) - shift);
+    const int16_t right = (int16_t)((int16_t)((draw >> 16) % span) - shift);
+    const uint16_t from_column = (uint16_t)(right < 0 ? -right : 0), to_column = (uint16_t)(right > 0 ? right : 0);
+    const uint16_t lost = (uint16_t)(from_column + to_column);
     memset(model_shifted, 0, sizeof model_shifted);
-    for (int16_t row = 0; columns > 0 && row < MODEL_ROWS; row++) {
-        const int16_t from = row - down;
-        if (from >= 0 && from < MODEL_ROWS) {
-            memcpy(model_shifted + ((uint32_t)row * MODEL_COLUMNS + (right > 0 ? right : 0)) * MODEL_DEPTH,
-                   bytes + ((uint32_t)from * MODEL_COLUMNS + (right < 0 ? -right : 0)) * MODEL_DEPTH,
-                   (uint32_t)columns * MODEL_DEPTH);
+    for (uint16_t row = 0; lost < MODEL_COLUMNS && row < MODEL_ROWS; row++) {
+        const uint16_t from = (uint16_t)(row - down); /* what is above the first row wraps to the far end */
+        if (from < MODEL_ROWS) {
+            memcpy(model_shifted + ((size_t)row * MODEL_COLUMNS + to_column) * MODEL_DEPTH,
+                   bytes + ((size_t)from * MODEL_COLUMNS + from_column) * MODEL_DEPTH,
+                   (size_t)(MODEL_COLUMNS - lost) * MODEL_DEPTH);
         }
     }
     return model_shifted;

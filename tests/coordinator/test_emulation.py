@@ -68,7 +68,7 @@ def test_shards_hold_what_was_dealt(tmp_path: Path) -> None:
     assert list(shards) == [spec.name for spec in federation.nodes()]
     contents = [path.read_bytes() for path in shards.values()]
     assert {content[:20] for content in contents} == {struct.pack("<4sIIII", b"TFS2", 900, 0, 784, 10)}
-    images = np.concatenate([np.frombuffer(content, np.uint8, 900 * 784, 16).reshape(-1, 784) for content in contents])
+    images = np.concatenate([np.frombuffer(content, np.uint8, 900 * 784, 20).reshape(-1, 784) for content in contents])
     train = load_dataset(federation.data_path).x_train.reshape(-1, 784)
     assert len(np.unique(images, axis=0)) == len(images) == 11 * 900  # no image twice
     assert len(np.unique(np.concatenate([images, train]), axis=0)) == len(train)  # and all of them from the data set
@@ -122,9 +122,9 @@ def test_a_twin_that_ends_by_itself_is_told_of(one: Federation, tmp_path: Path, 
 def test_a_node_may_hold_the_first_of_its_samples_only(one: Federation, tmp_path: Path) -> None:
     (whole,) = write_shards(one, tmp_path / "whole").values()
     (part,) = write_shards(one, tmp_path / "part", {"esp32dev-1": Held(3)}).values()
-    assert part.read_bytes()[16:208] == whole.read_bytes()[16:208]
+    assert part.read_bytes()[20:212] == whole.read_bytes()[20:212]
     assert struct.unpack_from("<4sI", part.read_bytes()) == (b"TFS2", 3)
-    assert part.read_bytes()[208:] == whole.read_bytes()[16 + 640 :][:6]
+    assert part.read_bytes()[212:] == whole.read_bytes()[20 + 640 :][:6]
 
 
 def test_a_program_that_is_not_there(one: Federation, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from codegen.protocol import Encoding, Kernel, Offer, Setup, TransferKind
 from coordinator.link.authentication import Terms, down_mac, host_mac, kept, node_mac, session_key, up_mac
 
 KEY, HOST, NODE = bytes(range(32)), bytes(range(16)), bytes(range(100, 116))
-SETUP = Setup(7, 0xDEADBEEF, 0.25, 0.5, 3, 8, Encoding.DELTA_Q8, 1)
+SETUP = Setup(7, 0xDEADBEEF, 0.25, 0.5, 3, 8, Encoding.DELTA_Q8, 1, 2, 1.5, 1)
 OFFER = Offer(7, Encoding.DELTA_Q8, 5, 0x01020304, 60, 0.75, 9)
 TERMS = Terms.of(SETUP, [0.5, -0.5], Kernel.F32, [40, 20], 0xCAFE)
 
@@ -27,7 +27,7 @@ def test_what_is_hashed() -> None:
     assert node_mac(KEY, HOST, NODE, b"hello") == keyed(KEY, 16, b"node" + HOST + NODE + b"hello")
     assert host_mac(KEY, HOST, NODE) == keyed(KEY, 16, b"host" + HOST + NODE)
     assert session_key(KEY, HOST, NODE) == keyed(KEY, 32, b"sess" + HOST + NODE)
-    terms = struct.pack("<HIffBBBB", 7, 0xDEADBEEF, 0.25, 0.5, 3, 8, 2, 1) + struct.pack("<ff", 0.5, -0.5)
+    terms = struct.pack("<HIffBBBBBfB", 7, 0xDEADBEEF, 0.25, 0.5, 3, 8, 2, 1, 2, 1.5, 1) + struct.pack("<ff", 0.5, -0.5)
     begin = struct.pack("<BHI", 1, 7, 4)
     assert down_mac(KEY, TransferKind.WEIGHTS, 7, TERMS, b"blob") == keyed(KEY, 16, b"down" + begin + terms + b"blob")
     offer = struct.pack("<HBIIIfI", 7, 2, 5, 0x01020304, 60, 0.75, 9)
@@ -38,7 +38,7 @@ def test_what_is_hashed() -> None:
 
 ORDERS: list[dict[str, Any]] = [
     {"round": 8}, {"seed": 1}, {"learning_rate": 0.5}, {"momentum": 0.0}, {"epochs": 2}, {"batch": 4}, {"encoding": 0},
-    {"nested": 0},
+    {"nested": 0}, {"rehearsals": 1}, {"max_norm": 1.0}, {"shift": 2},
 ]  # fmt: skip
 CHANGES = [
     *(Terms.of(replace(SETUP, **change), [0.5, -0.5], Kernel.F32, [40, 20], 0xCAFE) for change in ORDERS),

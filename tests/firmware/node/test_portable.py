@@ -89,7 +89,8 @@ def test_static_ram_grows_with_the_link_as_planned(
         built = replace(builds["fused"], mtu=mtu, window=window)
         return static_ram(compiler, built, PARTS, compile_program)
 
-    assert actual(248, 16) - actual(74, 4) == planned(248, 16) - planned(74, 4)
+    padding = 0 if compiler == "avr-gcc" else 3  # an array of words ends at a word
+    assert abs(actual(248, 16) - actual(74, 4) - planned(248, 16) + planned(74, 4)) <= padding
 
 
 @pytest.mark.parametrize("compiler", ["avr-gcc", "arm-none-eabi-gcc"])
