@@ -31,20 +31,31 @@ class Variant:
     judged: str | None = None  # the only tier whose accuracy counts
 
 
-def _equal(tier: str, masked: bool) -> Variant:
-    """Return ten nodes of one tier, with nothing in the loss for narrower ones."""
-    return Variant((tier,) * len(FLEET), training={"nested": False, "logit_adjustment": masked}, judged=tier)
-
-
 LOSSES = {"plain": False, "masked": True}
+PLAIN: Mapping[str, Any] = {  # what the references train by, as published methods do; all else trains as the example
+    "learning_rate": 0.1, "learning_rate_schedule": "constant", "max_gradient_norm": 0.0, "shift": 0, "nested": False,
+}  # fmt: skip
+
+
+def _plain(tiers: tuple[str | None, ...], masked: bool, judged: str | None = None) -> Variant:
+    """Return nodes with nothing in the loss for narrower tiers."""
+    method = {"method": "substructure"}
+    return Variant(tiers, training={**PLAIN, "logit_adjustment": masked}, aggregation=method, judged=judged)
+
+
+def _equal(tier: str, masked: bool) -> Variant:
+    return _plain((tier,) * len(FLEET), masked, tier)
+
+
 REFERENCES = ("all_expanded", "own_width")
 ALONE = tuple(tier if tier == "expanded" else None for tier in FLEET)
 
 METHODS: dict[str, dict[str, Variant]] = {  # a row: its variants, of which each tier's best counts
     "all_expanded": {f"all_expanded_{name}": _equal("expanded", masked) for name, masked in LOSSES.items()},
     "own_width": {f"all_{tier}_{name}": _equal(tier, masked) for tier in TIERS for name, masked in LOSSES.items()},
-    "only_large": {"only_large": Variant(ALONE)},
-    "substructure": {"substructure": Variant(aggregation={"method": "substructure"})},
+    "only_large": {f"only_large_{name}": _plain(ALONE, masked) for name, masked in LOSSES.items()},
+    "substructure": {f"substructure_{name}": _plain(FLEET, masked) for name, masked in LOSSES.items()},
+    "nested": {"nested": Variant(aggregation={"method": "substructure"})},
     **{method: {method: Variant(aggregation={"method": method}, proxy=PROXY)} for method in ("distillation", "hybrid")},
     "default": {"default": Variant(proxy=PROXY)},
     "default_1000": {"default_1000": Variant(proxy=1000)},

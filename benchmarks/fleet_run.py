@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ from coordinator.state import State
 
 BOARD = boards.load("esp32-s3-devkitc-1")  # which has room for all of the example, and for proxy images
 NODES, EACH, SPARE = 10, 1000, 1000  # images that are spare may be proxies
-TRAINING = {"rounds": 20, "epochs": 1, "batch": 8, "learning_rate": 0.1}
+TRAINING = {"rounds": 20, "epochs": 1, "batch": 8}  # all else as in the example
 VALIDATION = 8000  # the first training images, on which settings are chosen
 SEED_STREAM = 0x464C  # keeps these draws apart from every other use of the seed
 NOBODY = Attackers(frozenset(), "flip")
@@ -99,13 +100,18 @@ def describe(variant: Variant, seed: int, each: int, folder: Path) -> Federation
     tables = {
         "model": {"path": str(EXAMPLE)},
         "data": {"path": "data.npz", "samples_per_node": each, "split": "owner"},
-        "training": {**TRAINING, **variant.training},
+        "training": {**example(), **TRAINING, **variant.training},
         "aggregation": dict(variant.aggregation),
         "nodes": [{"board": BOARD.id, "name": "node", "count": NODES}],
         **({"proxy": {"images": variant.proxy}} if variant.proxy else {}),
     }
     document = {"name": "fleet", "seed": seed, **tables}
     return federation.parse(document, json.dumps(document), folder / "federation.toml")
+
+
+def example() -> dict[str, Any]:
+    """Return the example's [training], which is what a user begins with."""
+    return federation.load(EXAMPLE.with_name("federation.toml")).training.model_dump()
 
 
 class Member(InProcessNode):
